@@ -1,0 +1,1 @@
+"""Prefect tasks: how one unit of work runs, shard in, reference out."""

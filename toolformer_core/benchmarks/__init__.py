@@ -1,0 +1,1 @@
+"""Evaluation sets: reader, prompt and metric, one file each."""

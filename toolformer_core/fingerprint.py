@@ -1,0 +1,39 @@
+"""Canonical form of configurations and references, and its digest.
+
+Two equal settings give the same bytes in every process, whatever the order of their keys.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def canonical(value: Any) -> Any:  # Any: settings are nested JSON-like values of any kind
+    """JSON-like form of a setting; an object with a `digest` is its digest, wherever it lies.
+
+    Raises: TypeError for a set or any other value without a stable order.
+    """
+    reference = getattr(value, "digest", None)
+    if isinstance(reference, str):
+        return reference
+    if isinstance(value, BaseModel):
+        return canonical(value.model_dump(mode="json"))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"no canonical form for {type(value).__name__}: {value!r}")
+
+
+def fingerprint(*values: Any) -> str:  # Any: see canonical
+    """Digest of the canonical form of the values, 16 hexadecimal characters."""
+    text = json.dumps(canonical(values), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,93 @@
+"""What the method needs from a causal language model.
+
+Three methods; each takes a batch, so that an adapter can share caches and forward passes inside
+it. Tokens appear only as positions and character offsets: no stage sees a tensor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizedText:
+    """A text x_1..x_n and where each token starts; `char_offsets` ends with len(text)."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    char_offsets: tuple[int, ...]  # n + 1 entries, non-decreasing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotationPrompt:
+    """P(x) = head + x + tail, after which the model rewrites x; the head is shared."""
+
+    head: str
+    tail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSettings:
+    """How continuations are drawn; `stop` ends one and is not part of it."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    stop: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContinuationRequest:
+    """One continuation of P(x), x_1..x_{i-1}, start, where `start` opens the call.
+
+    `seed` alone decides the draws, whatever else is in the batch.
+    """
+
+    document_index: int
+    token_index: int
+    start: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continuation:
+    """A sampled text, and whether it ended with the stop string."""
+
+    text: str
+    is_closed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossRequest:
+    """Ask for the losses of x_first..x_last-1 given prefix z (before x_1) and the tokens before."""
+
+    prefix: str
+    tokens: TokenizedText
+    first: int
+    last: int
+
+
+class Reading(Protocol):
+    """A batch of documents read under an annotation prompt, ready to be continued."""
+
+    @property
+    def start_probabilities(self) -> tuple[tuple[float, ...], ...]:
+        """p_i for every document and every i = 0..n (before the first token to the end)."""
+
+    def continuations(
+        self, requests: Sequence[ContinuationRequest], settings: SamplingSettings
+    ) -> list[Continuation]:
+        """One sampled continuation per request, in their order."""
+
+
+class LanguageModel(Protocol):
+    """A causal language model M."""
+
+    def tokenize(self, text: str) -> TokenizedText:
+        """The text as M's tokens, without special tokens."""
+
+    def read(self, prompt: AnnotationPrompt, texts: Sequence[TokenizedText]) -> Reading:
+        """Read every text as P(x) followed by x."""
+
+    def token_losses(self, requests: Sequence[LossRequest]) -> list[tuple[float, ...]]:
+        """Negative log-likelihoods in nats, one tuple per request."""

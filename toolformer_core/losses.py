@@ -1,0 +1,34 @@
+"""The weighted loss of the paper's filter (section 2, "Filtering API Calls").
+
+    L_i(z) = - sum_{j >= i} w_{j-i} log p_M(x_j | z, x_1..x_{j-1})
+    w_t    = w~_t / sum_s w~_s,   w~_t = max(0, 1 - 0.2 t)
+
+Only five tokens have weight: 5, 4, 3, 2, 1 fifteenths. Near the end of a text fewer follow.
+Choice: the paper is silent there; we renormalise over the tokens that exist, so that L stays a
+weighted mean and thresholds keep their meaning.
+"""
+
+from collections.abc import Sequence
+
+
+def loss_weights(num_scored_tokens: int, num_available: int) -> tuple[float, ...]:
+    """Weights w_0, w_1, ... of the tokens from i on; they sum to 1 (empty if none is left)."""
+    count = min(num_scored_tokens, num_available)
+    raw = [num_scored_tokens - t for t in range(count)]
+    return tuple(weight / sum(raw) for weight in raw)
+
+
+def weighted_loss(token_nll: Sequence[float], num_scored_tokens: int) -> float:
+    """L_i from the negative log-likelihoods of x_i, x_{i+1}, ...; 0 where no token is left.
+
+    Units: nats. Extra tokens are ignored. Source: paper, section 2 and footnote 3.
+    """
+    weights = loss_weights(num_scored_tokens, len(token_nll))
+    return sum(w * nll for w, nll in zip(weights, token_nll, strict=False))
+
+
+def loss_reduction(
+    loss_without_call: float, loss_with_empty_result: float, loss_with_result: float
+) -> float:
+    """L- minus L+, where L- = min(L_i(eps), L_i(e(c, eps))). Units: nats."""
+    return min(loss_without_call, loss_with_empty_result) - loss_with_result

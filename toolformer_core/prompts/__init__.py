@@ -1,0 +1,1 @@
+"""Few-shot annotation prompts P(x), one text file per tool."""

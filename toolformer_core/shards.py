@@ -1,0 +1,203 @@
+"""Parquet shards of records, written atomically and verified on reading; references to them.
+
+A shard is published by its `ShardRef`. The digest covers the content of the rows, not the file's
+bytes, and leaves out fields marked volatile (latencies), so that the same work done twice gives
+the same digest. The manifest of a stage is written last: a stage without one does not exist.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from toolformer_core.errors import ShardIntegrityError
+
+Record = TypeVar("Record")
+
+_ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRef:
+    """Where one shard lies and what it holds; `digest` identifies its content."""
+
+    path: str
+    digest: str
+    num_rows: int
+    shard_index: int
+    counts: dict[str, int]  # counts by reason, as the stage reports them
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StageRef:
+    """All shards of one stage for one tool ("all" where a stage has no tool)."""
+
+    stage: str
+    tool: str
+    fingerprint: str
+    shards: tuple[ShardRef, ...]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the stage's content: the digests of its shards, in order."""
+        joined = ",".join(shard.digest for shard in self.shards)
+        return hashlib.sha256(joined.encode()).hexdigest()[:16]
+
+
+def arrow_schema(record_type: type) -> pa.Schema:
+    """Arrow schema of a record type, from its annotations."""
+    hints = typing.get_type_hints(record_type)
+    fields = [(f.name, hints[f.name]) for f in dataclasses.fields(record_type)]
+    return pa.schema([pa.field(name, *_arrow_type(hint)) for name, hint in fields])
+
+
+def _arrow_type(hint: Any) -> tuple[pa.DataType, bool]:  # Any: a type annotation
+    """Arrow type and nullability of one annotation."""
+    if isinstance(hint, types.UnionType):
+        inner = next(arg for arg in hint.__args__ if arg is not type(None))
+        return _arrow_type(inner)[0], True
+    if typing.get_origin(hint) is tuple:
+        return pa.list_(_arrow_type(typing.get_args(hint)[0])[0]), False
+    if dataclasses.is_dataclass(hint):
+        return pa.struct(list(arrow_schema(typing.cast(type, hint)))), False
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return pa.string(), False
+    return _ARROW_TYPES[hint], False
+
+
+def content_digest(records: Iterable[Any]) -> str:  # Any: records are dataclasses
+    """Digest of the rows in order, volatile fields left out; 16 hexadecimal characters."""
+    hasher = hashlib.sha256()
+    for record in records:
+        hasher.update(json.dumps(_stable_row(record), sort_keys=True).encode())
+        hasher.update(b"\n")
+    return hasher.hexdigest()[:16]
+
+
+def _stable_row(record: Any) -> dict[str, Any]:  # Any: records are dataclasses
+    row = dataclasses.asdict(record)
+    for field in dataclasses.fields(record):
+        if field.metadata.get("volatile"):
+            del row[field.name]
+    return row
+
+
+def write_shard(
+    records: Sequence[Record],
+    record_type: type[Record],
+    path: Path,
+    *,
+    shard_index: int,
+    counts: Mapping[str, int],
+) -> ShardRef:
+    """Write the records to `path` through a temporary file; return the reference."""
+    rows = [dataclasses.asdict(typing.cast(Any, record)) for record in records]
+    table = pa.Table.from_pylist(rows, schema=arrow_schema(record_type))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        pq.write_table(table, stream, compression="zstd")
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    return ShardRef(
+        path=str(path),
+        digest=content_digest(records),
+        num_rows=len(records),
+        shard_index=shard_index,
+        counts=dict(counts),
+    )
+
+
+def read_shard(ref: ShardRef, record_type: type[Record]) -> list[Record]:
+    """Records of a shard.
+
+    Raises: ShardIntegrityError if the file is missing, unreadable or its content has changed.
+    """
+    cure = "delete the file and run again: it is then computed anew"
+    try:
+        rows = pq.ParquetFile(ref.path).read().to_pylist()
+        records = [_from_row(record_type, row) for row in rows]
+    except FileNotFoundError as error:
+        raise ShardIntegrityError(f"shard {ref.path} is gone; run again to compute it") from error
+    except (pa.ArrowException, OSError, TypeError, KeyError, ValueError) as error:
+        raise ShardIntegrityError(f"shard {ref.path} cannot be read ({error}); {cure}") from error
+    found = content_digest(records)
+    if found != ref.digest:
+        raise ShardIntegrityError(
+            f"shard {ref.path} has digest {found}, expected {ref.digest}; {cure}"
+        )
+    return records
+
+
+def is_intact(ref: ShardRef) -> bool:
+    """Whether the shard's file is there and is a Parquet file of the right length."""
+    try:
+        return int(pq.read_metadata(ref.path).num_rows) == ref.num_rows
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _from_row(record_type: type[Record], row: Mapping[str, Any]) -> Record:
+    hints = typing.get_type_hints(record_type)
+    return record_type(**{name: _from_value(hints[name], value) for name, value in row.items()})
+
+
+def _from_value(hint: Any, value: Any) -> Any:  # Any: annotation and Parquet value
+    if value is None:
+        return None
+    if isinstance(hint, types.UnionType):
+        return _from_value(next(arg for arg in hint.__args__ if arg is not type(None)), value)
+    if typing.get_origin(hint) is tuple:
+        return tuple(_from_value(typing.get_args(hint)[0], item) for item in value)
+    if dataclasses.is_dataclass(hint):
+        return _from_row(typing.cast(type, hint), value)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return hint(value)
+    return value
+
+
+def write_manifest(stage: StageRef, root: Path, details: Mapping[str, Any]) -> Path:
+    """Write the manifest of a stage beside its shards, last and atomically."""
+    folder = stage_folder(root, stage.stage, stage.tool, stage.fingerprint)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "manifest.json"
+    temporary = folder / f".manifest.{os.getpid()}.tmp"
+    content = {**details, **dataclasses.asdict(stage), "counts": total_counts(stage)}
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
+    temporary.replace(path)
+    return path
+
+
+def read_manifest(path: Path) -> StageRef:
+    """The stage that a manifest describes."""
+    content = json.loads(path.read_text())
+    return StageRef(
+        stage=content["stage"],
+        tool=content["tool"],
+        fingerprint=content["fingerprint"],
+        shards=tuple(ShardRef(**shard) for shard in content["shards"]),
+    )
+
+
+def stage_folder(root: Path, stage: str, tool: str, fingerprint: str) -> Path:
+    """Where a stage keeps the shards and the manifest of one tool and configuration."""
+    return root / stage / tool / fingerprint
+
+
+def total_counts(stage: StageRef) -> dict[str, int]:
+    """Counts by reason, summed over the shards."""
+    totals: dict[str, int] = {}
+    for shard in stage.shards:
+        for reason, count in shard.counts.items():
+            totals[reason] = totals.get(reason, 0) + count
+    return totals

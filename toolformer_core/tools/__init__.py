@@ -1,0 +1,1 @@
+"""The tools a model can call, and the protocol a new one follows."""
