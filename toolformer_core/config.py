@@ -5,14 +5,16 @@ Defaults here are neutral; complete runs (paper, demo, smoke) are in presets.py.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from toolformer_core.errors import ConfigError
 
 Value = TypeVar("Value")
-PerTool = Value | dict[str, Value]
+PerTool: TypeAlias = Value | dict[str, Value]
 """One value for all tools, or one per tool name ("default" serves the others)."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -210,7 +212,10 @@ class DecodeConfig(Settings):
     """Inference with calls (paper, section 2 "Inference" and section 4.2)."""
 
     call_top_k: int = Field(
-        default=10, ge=0, le=1000, description="k: a call starts when <API> is among the k most "
+        default=10,
+        ge=0,
+        le=1000,
+        description="k: a call starts when <API> is among the k most "
         "likely tokens; 1 is greedy, 0 forbids calls.",
     )
     max_calls: int = Field(default=1, ge=0, le=100, description="Calls per input (paper: 1).")
@@ -269,12 +274,20 @@ class PipelineConfig(Settings):
 class Runtime(Settings):
     """Where and how fast a run goes; never part of a fingerprint."""
 
+    root: Path = Field(
+        default=Path(".toolformer/run"), description="Output folder: shards, index, report, model."
+    )
+    home: Path = Field(
+        default=Path(".toolformer"),
+        description="Folder shared by runs: converted models, search indexes, servers' state.",
+    )
     device: str = Field(default="cpu", description="torch device of the model.")
     token_budget: int = Field(
         default=4096, ge=64, description="Tokens in one forward pass, padding included."
     )
-    tool_workers: int = Field(default=8, ge=1, le=256, description="Shards executed at once.")
-    tracking_uri: str | None = Field(default=None, description="MLflow store; none: not tracked.")
+    tracking_uri: str | None = Field(
+        default=None, description="MLflow tracking store; none: a SQLite file in home."
+    )
 
 
 def per_tool(value: PerTool[Value], tool: str, name: str) -> Value:
@@ -301,8 +314,6 @@ def edit(config: PipelineConfig, assignments: Sequence[str]) -> PipelineConfig:
 
     Raises: ConfigError naming the key, the value and what is allowed.
     """
-    import yaml
-
     content: dict[str, Any] = config.model_dump(mode="json")  # Any: nested settings
     for assignment in assignments:
         key, separator, text = assignment.partition("=")

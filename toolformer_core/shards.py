@@ -45,6 +45,7 @@ class StageRef:
     tool: str
     fingerprint: str
     shards: tuple[ShardRef, ...]
+    num_cached: int = 0  # shards that this run did not have to compute
 
     @property
     def digest(self) -> str:
@@ -186,6 +187,7 @@ def read_manifest(path: Path) -> StageRef:
         tool=content["tool"],
         fingerprint=content["fingerprint"],
         shards=tuple(ShardRef(**shard) for shard in content["shards"]),
+        num_cached=content["num_cached"],
     )
 
 

