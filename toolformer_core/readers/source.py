@@ -1,0 +1,41 @@
+"""Any source of texts, by its name: files, a data set of the hub, or a generator."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from toolformer_core.errors import ConfigError
+from toolformer_core.readers.files import open_files
+from toolformer_core.readers.generated import REASONING_GYM_SCHEME, open_generated
+from toolformer_core.readers.hub import HUB_SCHEME, open_hub
+from toolformer_core.readers.rows import Row
+from toolformer_core.sources import resolve_package_path
+
+
+class Source(Protocol):
+    """Where rows come from."""
+
+    def rows(self, max_row_bytes: int) -> Iterator[Row]:
+        """The rows in order, longer ones quarantined."""
+        ...
+
+    def identity(self) -> str:
+        """Digest of the content: it changes when the rows do."""
+        ...
+
+
+def open_source(name: str) -> Source:
+    """The source of that name; its rows are not read yet.
+
+    Raises: ConfigError if the name is of no known form, or names nothing.
+    """
+    if name.startswith(HUB_SCHEME):
+        return open_hub(name)
+    if name.startswith(REASONING_GYM_SCHEME):
+        return open_generated(name)
+    try:
+        path = resolve_package_path(name)
+    except (ImportError, ValueError) as error:  # package://a.b/FILE without a, package:///FILE
+        raise ConfigError(
+            f"corpus.sources: {name!r}: {error}; expected package://PACKAGE/FILE"
+        ) from error
+    return open_files(path)
