@@ -6,7 +6,11 @@ must give the same answer for the same argument and context.
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
+from importlib import resources
 from typing import Protocol
+
+from toolformer_core.records import Document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,8 @@ class Tool(Protocol):
     description: str
     version: str
     """Changes whenever an answer can change (code, data or index)."""
+    takes_argument: bool
+    """Whether anything stands between the brackets of a call."""
     prompt: str
     """The few-shot annotation prompt, with {text} where x stands."""
 
@@ -45,7 +51,27 @@ class Tool(Protocol):
         """Whether the text goes on with the result; None where that cannot be checked."""
 
 
-_TERM = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]{3,}")
+def context_of(document: Document) -> CallContext:
+    """What a call may know about its document."""
+    return CallContext(document_id=document.document_id, url=document.url, date=document.date)
+
+
+def load_prompt(name: str) -> str:
+    """The annotation prompt in `prompts/NAME.txt`, with {text} where x stands."""
+    folder = resources.files("toolformer_core.prompts")
+    return (folder / f"{name}.txt").read_text(encoding="utf-8")
+
+
+NUMBER_PATTERN = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
+"""An unsigned number, thousands commas allowed."""
+
+_NUMBER = re.compile(NUMBER_PATTERN)
+_WORD = re.compile(r"[^\W\d_]{3,}")
+
+
+def numbers_in(text: str) -> list[Decimal]:
+    """The unsigned numbers of the text in order; 1,000 and 1000.0 are equal."""
+    return [Decimal(number.replace(",", "")) for number in _NUMBER.findall(text)]
 
 
 def looks_ahead(argument: str, before: str, after: str) -> bool:
@@ -55,10 +81,11 @@ def looks_ahead(argument: str, before: str, after: str) -> bool:
     Departs: the paper has this guard for machine translation only (Appendix A); we apply it to
     every tool. Words of one or two letters and terms that occur nowhere in the text pass.
     """
-    seen, ahead = _terms(before), _terms(after)
-    return any(term in ahead and term not in seen for term in _terms(argument))
+    ahead_only = _terms(after) - _terms(before)
+    return not ahead_only.isdisjoint(_terms(argument))
 
 
-def _terms(text: str) -> set[str]:
-    """Numbers (thousands commas removed) and words of three letters or more, lower case."""
-    return {match[0].casefold().replace(",", "") for match in _TERM.finditer(text)}
+def _terms(text: str) -> set[Decimal | str]:
+    """Numbers by value, and words of three letters or more in lower case."""
+    words = (word.casefold() for word in _WORD.findall(text))
+    return {*numbers_in(text), *words}
