@@ -83,6 +83,10 @@ class Reading(Protocol):
 class LanguageModel(Protocol):
     """A causal language model M."""
 
+    @property
+    def context_tokens(self) -> int:
+        """Longest sequence it takes."""
+
     def tokenize(self, text: str) -> TokenizedText:
         """The text as M's tokens, without special tokens."""
 

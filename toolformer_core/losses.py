@@ -8,6 +8,7 @@ Choice: the paper is silent there; we renormalise over the tokens that exist, so
 weighted mean and thresholds keep their meaning.
 """
 
+import math
 from collections.abc import Sequence
 
 
@@ -30,5 +31,7 @@ def weighted_loss(token_nll: Sequence[float], num_scored_tokens: int) -> float:
 def loss_reduction(
     loss_without_call: float, loss_with_empty_result: float, loss_with_result: float
 ) -> float:
-    """L- minus L+, where L- = min(L_i(eps), L_i(e(c, eps))). Units: nats."""
+    """L- minus L+, where L- = min(L_i(eps), L_i(e(c, eps))); NaN if any loss is. Units: nats."""
+    if math.isnan(loss_without_call) or math.isnan(loss_with_empty_result):
+        return math.nan  # min() would pass over the NaN
     return min(loss_without_call, loss_with_empty_result) - loss_with_result

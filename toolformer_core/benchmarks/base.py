@@ -1,0 +1,62 @@
+"""What a benchmark is: items with a prompt and gold answers, and a metric per item."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkItem:
+    """One question; `date` is the current day that the Calendar gives, if the set has one."""
+
+    item_id: str
+    prompt: str
+    gold: tuple[str, ...]
+    date: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """A named set of items and its metric."""
+
+    name: str
+    metric: str
+    items: tuple[BenchmarkItem, ...]
+    is_right: Callable[[str, tuple[str, ...]], bool]
+
+
+def first_words_contain(answer: str, gold: tuple[str, ...], num_words: int) -> bool:
+    """Whether a gold answer occurs, as whole words, in the first words of the answer.
+
+    Source: paper, section 4.2.1 (five words, LAMA, also used for the temporal sets).
+    """
+    words = " ".join(answer.split()[:num_words]).casefold()
+    return any(
+        re.search(rf"(?<!\w){re.escape(g.casefold())}(?!\w)", words) is not None for g in gold
+    )
+
+
+_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+")
+
+
+def first_number(answer: str) -> float | None:
+    """The first number of an answer, or the first behind "=" where it has an equation.
+
+    Thousands separators and a currency sign are ignored. Source: paper, section 4.2.2, footnote 7.
+    """
+    if "=" in answer and (after := _NUMBER.search(answer.split("=", 1)[1])):
+        return _value(after[0])
+    match = _NUMBER.search(answer)
+    return _value(match[0]) if match else None
+
+
+def _value(text: str) -> float:
+    return float(text.replace(",", "").replace("$", ""))
+
+
+def number_is_right(answer: str, gold: tuple[str, ...]) -> bool:
+    """Whether the predicted number equals a gold number (to a relative 1e-6)."""
+    predicted = first_number(answer)
+    return predicted is not None and any(
+        abs(predicted - float(g)) <= 1e-6 * max(1.0, abs(float(g))) for g in gold
+    )
