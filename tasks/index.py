@@ -1,0 +1,389 @@
+"""The DuckDB index: every record of a run in one file, made from the shards and deletable.
+
+The index answers which calls helped and why the others were dropped (views.sql). It is built whole
+at a temporary name and moved into place, so readers never see half of it and a lost or corrupt one
+is simply built again. `build_index` is the only writer; everything else opens read-only, with
+access to other files switched off, because queries come from the command line.
+"""
+
+import json
+import math
+import tempfile
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+
+from toolformer_core.config import PipelineConfig, per_tool
+from toolformer_core.errors import ConfigError, ShardIntegrityError
+from toolformer_core.records import (
+    AugmentedDocument,
+    Document,
+    DropReason,
+    EvaluatedItem,
+    ExecutedCall,
+    FilterDecision,
+    ProposedCall,
+    QuarantinedRow,
+    ScoredCall,
+)
+from toolformer_core.shards import StageRef, arrow_schema, total_counts
+
+TABLES: Mapping[str, tuple[str, type]] = {
+    "corpus": ("documents", Document),
+    "quarantine": ("quarantined", QuarantinedRow),
+    "sample": ("proposed_calls", ProposedCall),
+    "execute": ("executed_calls", ExecutedCall),
+    "score": ("scored_calls", ScoredCall),
+    "filter": ("filter_decisions", FilterDecision),
+    "augment": ("augmented_documents", AugmentedDocument),
+    "evaluate": ("evaluated_items", EvaluatedItem),
+}
+"""Table and record type of each stage."""
+
+ExampleView = Literal["kept_examples", "dropped_examples"]
+Rows = list[dict[str, Any]]  # Any: DuckDB values
+
+_VIEWS = Path(__file__).with_name("views.sql")
+_MADE_BY = "`toolformer annotate` or `toolformer run`"
+
+
+def build_index(stages: Sequence[StageRef], config: PipelineConfig, path: Path) -> None:
+    """Write a complete new index of the stages to `path`, replacing any older file.
+
+    A stage that is missing leaves its table empty.
+    Raises: ShardIntegrityError if a shard is missing, unreadable or of the wrong length.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".index-", dir=path.parent) as folder:
+        new = Path(folder) / path.name
+        with duckdb.connect(str(new)) as connection:
+            connection.begin()
+            for stage, (table, record_type) in TABLES.items():
+                _create(connection, table, arrow_schema(record_type).empty_table())
+                for ref in stages:
+                    if ref.stage == stage:
+                        _load_stage(connection, table, ref)
+            for table, facts in _facts(stages, config).items():
+                _create(connection, table, facts)
+            connection.execute(_VIEWS.read_text())
+            connection.commit()
+        # A log left by a writer of the replaced file would be applied to the new one.
+        path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
+        new.replace(path)
+
+
+def _create(connection: duckdb.DuckDBPyConnection, table: str, content: pa.Table) -> None:
+    connection.register("content", content)
+    connection.execute(f"CREATE TABLE {table} AS SELECT * FROM content")
+    connection.unregister("content")
+
+
+def _load_stage(connection: duckdb.DuckDBPyConnection, table: str, stage: StageRef) -> None:
+    """Append the rows of one stage to its table."""
+    if not stage.shards:
+        return
+    where = f"{stage.stage}/{stage.tool}"
+    paths = [shard.path for shard in stage.shards]
+    try:
+        inserted = connection.execute(
+            f"INSERT INTO {table} BY NAME SELECT * FROM read_parquet(?)", [paths]
+        ).fetchone()
+    except duckdb.Error as error:
+        raise ShardIntegrityError(
+            f"a shard of {where} cannot be indexed ({_first_line(error)}); run again to compute it"
+        ) from error
+    num_rows, expected = inserted[0] if inserted else 0, sum(s.num_rows for s in stage.shards)
+    if num_rows != expected:
+        raise ShardIntegrityError(
+            f"the shards of {where} hold {num_rows} rows, expected {expected}; "
+            "delete them and run again: they are then computed anew"
+        )
+
+
+def _facts(stages: Sequence[StageRef], config: PipelineConfig) -> dict[str, pa.Table]:
+    """The small tables that come from references and settings: name to content."""
+    tools = _tools(stages, config)
+    counts = [
+        {"stage": ref.stage, "tool": ref.tool, "reason": reason, "n": n}
+        for ref in stages
+        for reason, n in total_counts(ref).items()
+    ]
+    settings = [{"key": key, "value": value} for key, value in flat_settings(config).items()]
+    text, number = pa.string(), pa.int64()
+    shapes: dict[str, tuple[Rows, list[tuple[str, pa.DataType]]]] = {
+        "tools": (
+            [{"tool": tool, "tool_order": order} for order, tool in enumerate(tools)],
+            [("tool", text), ("tool_order", number)],
+        ),
+        "stage_counts": (
+            counts,
+            [("stage", text), ("tool", text), ("reason", text), ("n", number)],
+        ),
+        "settings": (settings, [("key", text), ("value", text)]),
+        "thresholds": (
+            [row for tool in tools for row in _thresholds(tool, config)],
+            [("tool", text), ("filtering_threshold", pa.float64()), ("is_in_force", pa.bool_())],
+        ),
+    }
+    return {
+        name: pa.Table.from_pylist(rows, schema=pa.schema(columns))
+        for name, (rows, columns) in shapes.items()
+    }
+
+
+def _tools(stages: Sequence[StageRef], config: PipelineConfig) -> tuple[str, ...]:
+    """Enabled tools in the order of the settings, then any other that has calls."""
+    seen = [ref.tool for ref in stages if ref.stage == "sample"]
+    return tuple(dict.fromkeys([*config.tools.enabled, *seen]))
+
+
+def _thresholds(tool: str, config: PipelineConfig) -> Rows:
+    in_force: float | None = None
+    if tool in config.tools.enabled:
+        in_force = per_tool(config.filter.filtering_threshold, tool, "filtering_threshold")
+    swept = {*config.filter.threshold_sweep, *([] if in_force is None else [in_force])}
+    return [
+        {"tool": tool, "filtering_threshold": value, "is_in_force": value == in_force}
+        for value in sorted(swept)
+    ]
+
+
+def flat_settings(config: PipelineConfig) -> dict[str, str]:
+    """Every setting as `a.b` to text; values other than text are spelled as JSON."""
+    flat: dict[str, str] = {}
+    pending: list[tuple[str, Any]] = [("", config.model_dump(mode="json"))]  # Any: nested JSON
+    while pending:
+        prefix, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [(f"{prefix}.{key}" if prefix else key, value[key]) for key in value]
+        else:
+            flat[prefix] = value if isinstance(value, str) else json.dumps(value)
+    return dict(sorted(flat.items()))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A read-only connection that reaches no other file; DuckDB's errors become ConfigError."""
+    if not path.is_file():
+        raise ConfigError(f"no index at {path}: make one with {_MADE_BY}")
+    try:
+        connection = duckdb.connect(
+            str(path), read_only=True, config={"enable_external_access": "false"}
+        )
+    except duckdb.Error as error:
+        raise ConfigError(
+            f"index {path} cannot be opened ({_first_line(error)}); if it is damaged, delete it "
+            f"and repeat {_MADE_BY}: it is built again from the shards"
+        ) from error
+    try:
+        yield connection
+    except duckdb.Error as error:
+        raise ConfigError(_first_line(error)) from error
+    finally:
+        connection.close()
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).partition("\n")[0]
+
+
+def query(
+    path: Path, sql: str, limit: int | None = None
+) -> tuple[list[str], list[tuple[Any, ...]]]:  # Any: DuckDB values
+    """Column names and rows of a query; at most `limit` rows.
+
+    Raises: ConfigError if the index is missing or the query is wrong; one line.
+    """
+    with _reading(path) as connection:
+        # DuckDB returns None where the text holds no statement.
+        result: duckdb.DuckDBPyConnection | None = connection.execute(sql)
+        if result is None:
+            return [], []
+        rows = result.fetchall() if limit is None else result.fetchmany(limit)
+        return [column[0] for column in result.description or ()], rows
+
+
+def select(path: Path, sql: str, parameters: Sequence[object] = ()) -> Rows:
+    """Rows of a query with `?` placeholders, each as column to value.
+
+    Raises: ConfigError as `query` does.
+    """
+    with _reading(path) as connection:
+        result = connection.execute(sql, list(parameters))
+        columns = [column[0] for column in result.description or ()]
+        return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+
+
+def funnel(path: Path) -> dict[str, dict[str, Any]]:  # Any: counts, and a table of them
+    """Counts per tool, from documents to right calls; calls == kept + the sum of dropped."""
+    dropped: dict[str, dict[str, int]] = {}
+    for row in select(path, "SELECT * FROM drops ORDER BY n DESC, reason"):
+        dropped.setdefault(row["tool"], {})[row["reason"]] = row["n"]
+    funnels: dict[str, dict[str, Any]] = {}  # Any: as above
+    in_order = "SELECT funnel.* FROM funnel JOIN tools USING (tool) ORDER BY tool_order"
+    for row in select(path, in_order):
+        tool, checkable, right = (row.pop(key) for key in ("tool", "checkable", "right_calls"))
+        reasons = dropped.get(tool, {})
+        funnels[tool] = {**row, "dropped": reasons, "checkable": checkable, "right": right}
+    return funnels
+
+
+def examples(path: Path, view: ExampleView, tool: str, n: int = 10) -> Rows:
+    """Up to n (ten at most) example calls of one tool, with the text around them."""
+    if view not in ("kept_examples", "dropped_examples"):
+        raise ConfigError(f"no view of examples {view!r}: kept_examples or dropped_examples")
+    return select(
+        path,
+        f"SELECT * FROM {view} WHERE tool = ? AND example_rank <= ? ORDER BY example_rank",
+        [tool, n],
+    )
+
+
+_CURES: Mapping[str, tuple[str, str]] = {
+    DropReason.NOT_CLOSED: ("sample", "raise sample.max_call_tokens"),
+    DropReason.MALFORMED: ("sample", "turn sample.force_tool_name on"),
+    DropReason.DUPLICATE: ("sample", "lower sample.samples_per_position"),
+    DropReason.LOOK_AHEAD: ("sample", "raise sample.max_positions, to try later positions too"),
+    DropReason.REJECTED: (
+        "execute",
+        "lower sample.temperature, or show the model better demonstrations",
+    ),
+    DropReason.FAILED: ("execute", "mend what the tool reports, or take it out of tools.enabled"),
+    DropReason.TIMED_OUT: ("execute", "raise execute.timeout_seconds"),
+    DropReason.EMPTY: ("execute", "give the tool more to find (tools.wiki_search.passages)"),
+    DropReason.NOT_FINITE: ("filter", "set model.dtype to float32"),
+    "undecided": ("filter", "repeat the run: a stage has not finished"),
+}
+"""For each reason, the stage that drops and what to change; below_threshold needs figures."""
+
+
+def diagnose(path: Path) -> str:
+    """A few plain lines per tool: where most calls were lost, with examples and a cure."""
+    settings = {row["key"]: row["value"] for row in select(path, "SELECT * FROM settings")}
+    lines: list[str] = []
+    for tool, counts in funnel(path).items():
+        lines.append(
+            f"{tool}: {counts['kept']} of {counts['calls']} calls kept "
+            f"({counts['documents']} documents, {counts['positions']} positions)."
+        )
+        lines += [f"  {line}" for line in _findings(path, tool, counts, settings)]
+    return "\n".join(lines)
+
+
+def _findings(
+    path: Path,
+    tool: str,
+    counts: Mapping[str, Any],  # Any: as in funnel
+    settings: Mapping[str, str],
+) -> list[str]:
+    if not counts["documents"]:
+        return ["No document was sampled. Suggestion: check corpus.sources and tools.enabled."]
+    if not counts["calls"]:
+        return [_position_cure(path, tool, counts["documents"], settings)]
+    if not counts["dropped"]:
+        return ["Nothing was lost."]
+    reason, n = next(iter(counts["dropped"].items()))
+    stage, cure = _CURES.get(reason, ("filter", ""))
+    found = [f"Most were lost in {stage}, as {reason}: {n} of {counts['calls']}."]
+    found += _example_lines(path, tool, reason)
+    found += _outcome_reasons(path, tool, reason)
+    if reason == DropReason.BELOW_THRESHOLD:
+        return [*found, _threshold_cure(path, tool, settings)]
+    return [*found, f"Suggestion: {cure}."]
+
+
+def _position_cure(path: Path, tool: str, documents: int, settings: Mapping[str, str]) -> str:
+    """Why no position was sampled, from the counts of the sample stage."""
+    rows = select(
+        path,
+        "SELECT reason, sum(n)::BIGINT AS n FROM stage_counts "
+        "WHERE stage = 'sample' AND tool = ? GROUP BY reason",
+        [tool],
+    )
+    counts = {row["reason"]: row["n"] for row in rows}
+    without_place, too_long, pruned = (
+        counts.get(name, 0)
+        for name in ("documents_without_place", "documents_too_long", "positions_pruned")
+    )
+    if without_place == documents:
+        return (
+            "No document has a place where this tool could help. Suggestion: choose other "
+            "corpus.sources, or turn sample.look_ahead_guard off."
+        )
+    if without_place + too_long == documents:
+        return f"{too_long} documents are too long. Suggestion: lower corpus.max_document_chars."
+    if pruned:
+        return (
+            f"All {pruned} positions had too small a loss without a call. Suggestion: lower "
+            f"sample.prune_below (now {settings['sample.prune_below']})."
+        )
+    now = _setting(settings, "sample.sampling_threshold", tool)
+    return (
+        f"No position was likely enough. Suggestion: lower sample.sampling_threshold (now {now})."
+    )
+
+
+def _example_lines(path: Path, tool: str, reason: str) -> list[str]:
+    """Three calls dropped for one reason, the nearest misses first."""
+    rows = select(
+        path,
+        "SELECT text_before(text, char_offset) AS before, loss_reduction, "
+        "call_text(tool, argument, result, outcome, reason) AS call "
+        "FROM candidates LEFT JOIN documents USING (document_id) WHERE tool = ? AND reason = ? "
+        "ORDER BY loss_reduction DESC NULLS LAST, start_probability DESC, candidate_id LIMIT 3",
+        [tool, reason],
+    )
+    return [_example_line(row) for row in rows]
+
+
+def _example_line(row: Mapping[str, Any]) -> str:  # Any: DuckDB values
+    before, call = (" ".join((row[key] or "").split()) for key in ("before", "call"))
+    margin = row["loss_reduction"]
+    shown = "" if margin is None else f" (loss_reduction {margin:.3f})"
+    return f"- ...{before[-60:]} {textwrap.shorten(call, 160, placeholder='...')}{shown}"
+
+
+def _outcome_reasons(path: Path, tool: str, reason: str) -> list[str]:
+    """What the tool itself said, most frequent first."""
+    rows = select(
+        path,
+        "SELECT outcome_reason, count(*) AS n FROM candidates WHERE tool = ? AND reason = ? "
+        "AND outcome_reason <> '' GROUP BY ALL ORDER BY n DESC, outcome_reason LIMIT 3",
+        [tool, reason],
+    )
+    said = "; ".join(f"{' '.join(row['outcome_reason'].split())} ({row['n']})" for row in rows)
+    return [f"The tool said: {said}."] if said else []
+
+
+def _threshold_cure(path: Path, tool: str, settings: Mapping[str, str]) -> str:
+    """Which threshold would keep a call; none, if no call helped at all."""
+    best = select(
+        path,
+        "SELECT max(loss_reduction) AS best FROM candidates "
+        "WHERE tool = ? AND reason = 'below_threshold' AND isfinite(loss_reduction)",
+        [tool],
+    )[0]["best"]
+    rounded = math.floor((best or 0) * 1000) / 1000
+    if rounded <= 0:
+        return (
+            "No call lowered the loss. Suggestion: raise sample.max_positions or "
+            "sample.samples_per_position; a lower threshold would keep calls that do not help."
+        )
+    now = _setting(settings, "filter.filtering_threshold", tool)
+    prune_below = settings["sample.prune_below"]
+    also = f" and sample.prune_below (now {prune_below})" if float(prune_below) > rounded else ""
+    return (
+        f"The largest loss_reduction among them is {best:.3f}. Suggestion: lower "
+        f"filter.filtering_threshold (now {now}){also} to {rounded} or less."
+    )
+
+
+def _setting(settings: Mapping[str, str], key: str, tool: str) -> str:
+    """Value in force for a tool of a setting that may be given per tool."""
+    names = (f"{key}.{tool}", key, f"{key}.default")
+    return next((settings[name] for name in names if name in settings), "not set")

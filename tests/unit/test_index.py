@@ -1,0 +1,394 @@
+"""The index against plain Python over the same stories."""
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from tasks import index
+from tests.support.builders import (
+    CallStory,
+    augmented_document,
+    document,
+    evaluated_item,
+    pipeline_config,
+    quarantined_row,
+    write_annotation,
+    write_stage,
+)
+from toolformer_core.config import PipelineConfig
+from toolformer_core.errors import ConfigError, ShardIntegrityError
+from toolformer_core.notation import render_call, render_call_with_result
+from toolformer_core.records import DropReason, Outcome
+
+THRESHOLDS = (0.1, 0.5, 1.0, 2.0)
+CONFIG = pipeline_config(
+    "tools.enabled=[Calculator, Calendar]",
+    "filter.filtering_threshold={Calculator: 1.0, default: 0.75}",
+    f"filter.threshold_sweep={list(THRESHOLDS)}",
+)
+
+
+def one_of_each() -> list[CallStory]:
+    """One Calculator call for every end a call can come to; two are kept."""
+    low, nan = (2.0, 2.5, 1.75), (math.nan, 2.0, 1.0)
+    return [
+        CallStory(candidate_id="kept-right", is_right=True),
+        CallStory(candidate_id="kept-unknown", losses=(4.0, 4.0, 1.0)),
+        CallStory(candidate_id="below", losses=low, is_right=False),
+        CallStory(candidate_id="not-finite", losses=nan, is_right=True),
+        CallStory(candidate_id="open", dropped=DropReason.NOT_CLOSED, argument="34 + 57 is"),
+        CallStory(candidate_id="malformed", dropped=DropReason.MALFORMED),
+        CallStory(candidate_id="duplicate", dropped=DropReason.DUPLICATE),
+        CallStory(candidate_id="ahead", dropped=DropReason.LOOK_AHEAD),
+        CallStory(
+            candidate_id="rejected", outcome=Outcome.REJECTED, outcome_reason="not a number: x"
+        ),
+        CallStory(candidate_id="failed", outcome=Outcome.FAILED),
+        CallStory(candidate_id="late", outcome=Outcome.TIMED_OUT, latency_seconds=10.0),
+        CallStory(candidate_id="empty", outcome=Outcome.EMPTY),
+    ]
+
+
+def built(root: Path, stories: list[CallStory], *, config: PipelineConfig = CONFIG) -> Path:
+    path = root / "index.duckdb"
+    index.build_index(write_annotation(root / "shards", [document()], stories), config, path)
+    return path
+
+
+def test_funnel_one_call_of_each_fate_counts_by_hand(tmp_path: Path) -> None:
+    path = built(tmp_path, one_of_each())
+
+    assert index.funnel(path)["Calculator"] == {
+        "documents": 1,
+        "positions": 1,
+        "calls": 12,
+        "parsed": 10,
+        "executed": 4,
+        "scored": 4,
+        "kept": 2,
+        "dropped": {reason.value: 1 for reason in DropReason},
+        "checkable": 1,
+        "right": 1,
+    }
+
+
+def test_funnel_tool_without_calls_is_listed_in_config_order_with_zeros(tmp_path: Path) -> None:
+    path = built(tmp_path, [CallStory(candidate_id="only", tool="Calendar")])
+
+    funnel = index.funnel(path)
+
+    assert list(funnel) == ["Calculator", "Calendar"]
+    assert funnel["Calculator"]["dropped"] == {}
+    assert {v for k, v in funnel["Calculator"].items() if k != "dropped"} == {0}
+
+
+def test_funnel_unfinished_run_counts_calls_as_undecided(tmp_path: Path) -> None:
+    stages = write_annotation(tmp_path / "shards", [document()], one_of_each())
+    unfinished = [stage for stage in stages if stage.stage != "filter"]
+    path = tmp_path / "index.duckdb"
+
+    index.build_index(unfinished, CONFIG, path)
+
+    counts = index.funnel(path)["Calculator"]
+    assert counts["kept"] == 0
+    assert counts["dropped"]["undecided"] == 4
+    assert counts["calls"] == sum(counts["dropped"].values()) == 12
+
+
+def test_threshold_sweep_random_losses_equals_plain_loop(tmp_path: Path) -> None:
+    draw = random.Random(5)
+    stories = [
+        CallStory(
+            candidate_id=f"call-{n}",
+            tool=draw.choice(["Calculator", "Calendar"]),
+            losses=(draw.choice([0.5, 1.0, 2.0, 3.0, math.nan, math.inf]), 9.0, draw.random()),
+            is_right=draw.choice([True, False, None]),
+        )
+        for n in range(300)
+    ] + [CallStory(candidate_id="exactly", losses=(3.0, 3.0, 2.0), is_right=True)]
+    path = built(tmp_path, stories)
+
+    expected = []
+    for tool, in_force in (("Calculator", 1.0), ("Calendar", 0.75)):
+        for threshold in sorted({*THRESHOLDS, in_force}):
+            kept = [
+                story
+                for story in stories
+                if story.tool == tool and story.is_finite and story.loss_reduction >= threshold
+            ]
+            checkable = [story for story in kept if story.is_right is not None]
+            right = [story for story in kept if story.is_right]
+            row = (tool, threshold, len(kept), len(checkable), len(right), threshold == in_force)
+            expected.append(row)
+
+    assert index.query(path, "SELECT * FROM threshold_sweep")[1] == expected
+
+
+def test_examples_kept_come_best_first_and_at_most_ten(tmp_path: Path) -> None:
+    stories = [
+        CallStory(candidate_id=f"call-{n:02d}", losses=(n / 4, 9.0, 0.0)) for n in range(4, 24)
+    ]
+    path = built(tmp_path, stories)
+
+    rows = index.examples(path, "kept_examples", "Calculator", 10)
+
+    assert [row["candidate_id"] for row in rows] == [f"call-{n}" for n in range(23, 13, -1)]
+    assert len(index.examples(path, "kept_examples", "Calculator", 3)) == 3
+
+
+def test_examples_dropped_take_the_reasons_in_turn(tmp_path: Path) -> None:
+    below = [
+        CallStory(candidate_id=f"below-{n:02d}", losses=(n / 100, 9.0, 0.0)) for n in range(50)
+    ]
+    path = built(tmp_path, [*below, *one_of_each()])
+
+    rows = index.examples(path, "dropped_examples", "Calculator")
+
+    assert len({row["reason"] for row in rows}) == len(rows) == 10
+    assert rows[0]["candidate_id"] == "below-49"
+
+
+def test_examples_context_counts_characters_not_bytes(tmp_path: Path) -> None:
+    before, after = "e\u0301\U0001f34e" * 100 + "X", "Y" + "\u00fc" * 200
+    text = document(text=before + after)
+    story = CallStory(candidate_id="kept", char_offset=len(before))
+    path = tmp_path / "index.duckdb"
+    index.build_index(write_annotation(tmp_path / "shards", [text], [story]), CONFIG, path)
+
+    (row,) = index.examples(path, "kept_examples", "Calculator")
+
+    assert row["text_before"] == before[-160:]
+    assert row["text_after"] == after[:120]
+    assert (row["url"], row["date"], row["source"]) == (text.url, text.date, text.source)
+
+
+@pytest.mark.parametrize("char_offset", [0, 1, 60, 61])
+def test_examples_context_at_the_edges_is_the_text_there(tmp_path: Path, char_offset: int) -> None:
+    path = built(tmp_path, [CallStory(candidate_id="kept", char_offset=char_offset)])
+
+    (row,) = index.examples(path, "kept_examples", "Calculator")
+
+    text = document().text
+    assert (row["text_before"], row["text_after"]) == (text[:char_offset], text[char_offset:])
+
+
+@pytest.mark.parametrize("raw", ["a\\b", "[x] -> y", "--> ->> \\->", "line\nbreak\r", "\\[", "<&>"])
+def test_examples_call_is_spelled_as_the_notation_spells_it(tmp_path: Path, raw: str) -> None:
+    stories = [
+        CallStory(candidate_id="kept", argument=raw, result=raw),
+        CallStory(candidate_id="rejected", argument=raw, outcome=Outcome.REJECTED),
+        CallStory(candidate_id="open", argument=raw, dropped=DropReason.NOT_CLOSED),
+    ]
+    path = built(tmp_path, stories)
+
+    (kept,) = index.examples(path, "kept_examples", "Calculator")
+    dropped = index.examples(path, "dropped_examples", "Calculator")
+
+    assert kept["call"] == render_call_with_result("Calculator", raw, raw)
+    calls = {row["reason"]: row["call"] for row in dropped}
+    assert calls == {"rejected": render_call("Calculator", raw), "not_closed": raw}
+
+
+def test_examples_unknown_view_is_refused(tmp_path: Path) -> None:
+    path = built(tmp_path, [])
+
+    with pytest.raises(ConfigError, match="kept_examples or dropped_examples"):
+        index.examples(path, "documents", "Calculator")  # type: ignore[arg-type]  # the case
+
+
+def test_tool_health_shares_and_latencies_by_hand(tmp_path: Path) -> None:
+    seconds = [0.1, 0.2, 0.3, 0.4]
+    stories = [CallStory(candidate_id=f"ok-{s}", latency_seconds=s) for s in seconds]
+    late = CallStory(candidate_id="late", outcome=Outcome.TIMED_OUT, latency_seconds=10.0)
+    path = built(tmp_path, [*stories, late])
+
+    calculator, calendar = index.select(path, "SELECT * FROM tool_health")
+
+    assert calculator["share_ok"] == pytest.approx(0.8)
+    assert (calculator["ok"], calculator["timed_out"], calculator["rejected"]) == (4, 1, 0)
+    assert calculator["median_latency_seconds"] == pytest.approx(0.3)
+    # Between the 4th (0.4) and the 5th (10.0) value, at 0.95 * 4 = 3.8.
+    assert calculator["p95_latency_seconds"] == pytest.approx(0.4 + 0.8 * 9.6)
+    assert (calendar["calls"], calendar["share_ok"]) == (0, None)
+
+
+def test_build_index_every_stage_fills_its_table(tmp_path: Path) -> None:
+    root = tmp_path / "shards"
+    stages = [
+        *write_annotation(root, [document()], one_of_each()),
+        write_stage(root, "quarantine", "all", [quarantined_row()], {"not_json": 1}),
+        write_stage(root, "augment", "all", [augmented_document()]),
+        write_stage(root, "evaluate", "all", [evaluated_item(), evaluated_item(item_id="2")]),
+    ]
+    path = tmp_path / "index.duckdb"
+
+    index.build_index(stages, CONFIG, path)
+
+    tables = [table for table, _ in index.TABLES.values()]
+    counts = [index.query(path, f"SELECT count(*) FROM {table}")[1][0][0] for table in tables]
+    # documents, quarantined, proposed, executed, scored, decided, augmented, evaluated
+    assert counts == [1, 1, 12, 8, 4, 4, 1, 2]
+    assert index.query(path, "SELECT calls[1].result FROM augmented_documents")[1] == [("91",)]
+
+
+def test_build_index_no_stage_has_all_views_commented_and_no_calls(tmp_path: Path) -> None:
+    path = tmp_path / "index.duckdb"
+
+    index.build_index([], CONFIG, path)
+
+    views = index.select(path, "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal")
+    assert len(views) == 7
+    assert all(view["comment"] for view in views)
+    for view in ("candidates", "drops", "kept_examples", "dropped_examples"):
+        columns, rows = index.query(path, f"SELECT * FROM {view}")
+        assert columns
+        assert rows == []
+
+
+def test_build_index_corrupt_index_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "index.duckdb"
+    path.write_bytes(b"not a database")
+    path.with_name("index.duckdb.wal").write_bytes(b"stale")
+    with pytest.raises(ConfigError, match="built again from the shards"):
+        index.funnel(path)
+
+    built(tmp_path, one_of_each())
+
+    assert index.funnel(path)["Calculator"]["calls"] == 12
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["index.duckdb", "shards"]
+
+
+def test_build_index_lost_shard_leaves_the_old_index(tmp_path: Path) -> None:
+    path = built(tmp_path, one_of_each())
+    stages = write_annotation(tmp_path / "shards", [document()], one_of_each())
+    Path(stages[1].shards[0].path).unlink()
+
+    with pytest.raises(ShardIntegrityError, match="sample/Calculator"):
+        index.build_index(stages, CONFIG, path)
+
+    assert index.funnel(path)["Calculator"]["calls"] == 12
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["index.duckdb", "shards"]
+
+
+def test_build_index_shard_of_other_length_is_refused(tmp_path: Path) -> None:
+    stages = write_annotation(tmp_path / "shards", [document()], one_of_each())
+    write_annotation(tmp_path / "shards", [document()], one_of_each()[:4])
+
+    with pytest.raises(ShardIntegrityError, match="hold 4 rows, expected 12"):
+        index.build_index(stages, CONFIG, tmp_path / "index.duckdb")
+
+
+def test_settings_are_flat_and_per_tool_values_have_the_tool_in_the_key(tmp_path: Path) -> None:
+    path = built(tmp_path, [])
+
+    settings = dict(index.query(path, "SELECT * FROM settings")[1])
+
+    assert settings["filter.filtering_threshold.Calculator"] == "1.0"
+    assert settings["sample.sampling_threshold"] == "0.05"
+    assert settings["corpus.sources"] == '["texts.jsonl"]'
+    assert settings["corpus.max_documents"] == "null"
+    assert settings["model.dtype"] == "bfloat16"
+
+
+def test_query_limit_cuts_the_rows(tmp_path: Path) -> None:
+    path = built(tmp_path, one_of_each())
+    assert index.query(path, "-- no statement", limit=5) == ([], [])
+
+    columns, rows = index.query(path, "SELECT tool, reason FROM candidates ORDER BY 2", limit=5)
+
+    assert columns == ["tool", "reason"]
+    assert len(rows) == 5
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELEC 1",
+        "SELECT * FROM nowhere",
+        "DELETE FROM documents",
+        "CREATE TABLE mine AS SELECT 1",
+        "COPY documents TO '/tmp/documents.csv'",
+        "SELECT * FROM read_text('/etc/hostname')",
+    ],
+)
+def test_query_wrong_or_writing_is_refused_in_one_line(tmp_path: Path, sql: str) -> None:
+    path = built(tmp_path, [])
+
+    with pytest.raises(ConfigError) as caught:
+        index.query(path, sql)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_query_missing_index_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="toolformer annotate"):
+        index.query(tmp_path / "index.duckdb", "SELECT 1")
+
+
+def test_diagnose_all_below_threshold_names_the_largest_reduction(tmp_path: Path) -> None:
+    stories = [
+        CallStory(candidate_id=f"call-{n}", losses=(1.0 + n / 10, 9.0, 1.0)) for n in range(1, 5)
+    ]
+    config = pipeline_config("sample.prune_below=0.5")
+    report = index.diagnose(built(tmp_path, stories, config=config))
+
+    assert "Calculator: 0 of 4 calls kept (1 documents, 1 positions)." in report
+    assert "Most were lost in filter, as below_threshold: 4 of 4." in report
+    assert report.count("\n  - ...") == 3
+    assert "The largest loss_reduction among them is 0.400." in report
+    assert "filter.filtering_threshold (now 1.0) and sample.prune_below (now 0.5)" in report
+
+
+def test_diagnose_no_call_helped_does_not_advise_a_lower_threshold(tmp_path: Path) -> None:
+    worse = CallStory(candidate_id="worse", losses=(1.0, 1.0, 2.0))
+    report = index.diagnose(built(tmp_path, [worse]))
+
+    assert "No call lowered the loss." in report
+    assert "filtering_threshold" not in report
+
+
+@pytest.mark.parametrize(
+    ("story", "cure"),
+    [
+        (CallStory(candidate_id="a", dropped=DropReason.NOT_CLOSED), "sample.max_call_tokens"),
+        (
+            CallStory(candidate_id="a", outcome=Outcome.REJECTED, outcome_reason="no\nnumber"),
+            "The tool said: no number (1).",
+        ),
+        (CallStory(candidate_id="a", outcome=Outcome.TIMED_OUT), "execute.timeout_seconds"),
+        (CallStory(candidate_id="a", losses=(math.nan, 1.0, 1.0)), "model.dtype to float32"),
+        (CallStory(candidate_id="a"), "Nothing was lost."),
+    ],
+)
+def test_diagnose_reason_of_most_drops_gives_its_cure(
+    tmp_path: Path, story: CallStory, cure: str
+) -> None:
+    assert cure in index.diagnose(built(tmp_path, [story]))
+
+
+@pytest.mark.parametrize(
+    ("counts", "cure"),
+    [
+        ({}, "No document was sampled."),
+        ({"documents": 3, "documents_without_place": 1}, "sample.sampling_threshold (now 0.25)"),
+        ({"documents": 3, "documents_without_place": 3}, "look_ahead_guard off"),
+        (
+            {"documents": 3, "documents_without_place": 1, "documents_too_long": 2},
+            "2 documents are too long. Suggestion: lower corpus.max_document_chars.",
+        ),
+        ({"documents": 3, "positions_pruned": 8}, "lower sample.prune_below (now 0.5)"),
+    ],
+)
+def test_diagnose_no_position_finds_why(tmp_path: Path, counts: dict[str, int], cure: str) -> None:
+    config = pipeline_config(
+        "tools.enabled=[Calendar]",
+        "sample.sampling_threshold={Calendar: 0.25, default: 0.05}",
+        "sample.prune_below=0.5",
+    )
+    path = tmp_path / "index.duckdb"
+
+    index.build_index([write_stage(tmp_path, "sample", "Calendar", [], counts)], config, path)
+
+    assert cure in index.diagnose(path)
