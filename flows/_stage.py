@@ -1,0 +1,40 @@
+"""The pattern that every stage flow shares: map a task over shards, publish the manifest."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import Task
+
+from tasks._policies import run_shards
+from tasks.publish import publish_stage
+from toolformer_core.fingerprint import fingerprint
+from toolformer_core.shards import ShardRef, is_intact, stage_folder
+
+ShardTask = Task[..., ShardRef]
+
+
+def map_stage(
+    stage: str,
+    tool: str,
+    shard: ShardTask,
+    inputs: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    root: Path,
+    **runtime: Any,
+) -> Path:
+    """Run one task per input, write the manifest, return its path.
+
+    The folder is named by the fingerprint of everything that decides the stage's content.
+    """
+    version = getattr(shard.cache_policy, "version", 0)
+    identity = fingerprint(stage, version, list(inputs), dict(settings))
+    folder = stage_folder(root, stage, tool, identity)
+    refs, num_cached = run_shards(
+        shard,
+        [{**one, **settings, "folder": folder, **runtime} for one in inputs],
+        root=root,
+        names=[f"{stage}-{tool}-{index:05d}" for index in range(len(inputs))],
+        is_intact=is_intact,
+    )
+    return publish_stage(stage, tool, identity, refs, num_cached, dict(settings), root)

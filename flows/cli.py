@@ -1,0 +1,318 @@
+"""The command line: `toolformer COMMAND --help`.
+
+Heavy packages are imported inside the commands, so that --help and the light commands answer at
+once. Bad input ends with one line on standard error and exit code 2; a run that kept no call ends
+with its diagnosis and exit code 1.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import settings
+from toolformer_core.config import PipelineConfig, Runtime, edit, parse_config
+from toolformer_core.errors import ConfigError, ToolformerError, ZeroYieldError
+from toolformer_core.presets import PRESETS, preset
+
+app = typer.Typer(
+    help="Teach a causal language model to use tools, from plain text and without labels.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+tools_app = typer.Typer(help="The tools a model can call.", no_args_is_help=True)
+app.add_typer(tools_app, name="tools")
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of settings, in place of a preset.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting, as in filter.filtering_threshold=0.5; repeatable."),
+]
+CorpusOption = Annotated[
+    list[str] | None,
+    typer.Option("--corpus", help="Corpus path, glob, URL or hf: name; repeatable."),
+]
+ToolsOption = Annotated[
+    str | None, typer.Option("--tools", help="Tool names, separated by commas.")
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Model folder, hub id or GGUF file.")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Output folder.")]
+UpdateOption = Annotated[
+    bool, typer.Option("--update", help="Go on in a folder that holds another configuration.")
+]
+DeviceOption = Annotated[str, typer.Option(help="torch device: cpu, cuda, cuda:1 ...")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
+RunOption = Annotated[Path, typer.Option("--out", help="Output folder of a run.")]
+TunedOption = Annotated[Path, typer.Option("--model", help="Folder of a tuned model.")]
+
+
+@app.command()
+def run(
+    preset_name: Annotated[str, typer.Option("--preset", help=", ".join(PRESETS))] = "demo",
+    config_file: ConfigOption = None,
+    assignments: SetOption = None,
+    corpus: CorpusOption = None,
+    tools: ToolsOption = None,
+    model: ModelOption = None,
+    out: OutOption = None,
+    update: UpdateOption = False,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """The whole method: corpus, sample, execute, filter, augment, finetune, evaluate, report."""
+    config = _config(preset_name, config_file, assignments, corpus, tools, model)
+    name = config_file.stem if config_file else preset_name
+    runtime = _runtime(out or settings.home() / name, device)
+    # Without --out the folder is the preset's own, and going on in it is what one wants.
+    _run_flow("run_pipeline", config, runtime, update=update or out is None)
+    _show_run(runtime.root, as_json=as_json)
+
+
+@app.command()
+def annotate(
+    preset_name: Annotated[str, typer.Option("--preset", help=", ".join(PRESETS))] = "demo",
+    config_file: ConfigOption = None,
+    assignments: SetOption = None,
+    corpus: CorpusOption = None,
+    tools: ToolsOption = None,
+    model: ModelOption = None,
+    out: OutOption = None,
+    update: UpdateOption = False,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Corpus to augmented corpus C*, without fine-tuning."""
+    if out is None:
+        raise ConfigError("annotate: no output folder; pass --out DIR")
+    config = _config(preset_name, config_file, assignments, corpus, tools, model)
+    runtime = _runtime(out, device)
+    _run_flow("annotate", config, runtime, update=update)
+    _show_run(runtime.root, as_json=as_json)
+
+
+@app.command()
+def funnel(out: RunOption, as_json: JsonOption = False) -> None:
+    """Counts by reason: documents, positions, calls, parsed, executed, scored, kept."""
+    from flows.show import print_funnel
+    from tasks.index import funnel as read_funnel
+
+    counts = read_funnel(_index(out))
+    _print_json(counts) if as_json else print_funnel(counts)
+
+
+@app.command()
+def calls(
+    out: RunOption,
+    sql: Annotated[
+        str, typer.Option(help="Any query over the views; candidates has one row per call.")
+    ] = "SELECT tool, argument, result, loss_reduction, kept, reason FROM candidates "
+    "ORDER BY kept DESC, loss_reduction DESC NULLS LAST",
+    limit: Annotated[int, typer.Option(min=1, help="Most rows printed.")] = 40,
+    as_json: JsonOption = False,
+) -> None:
+    """Query the candidate calls (DuckDB; see README for the views)."""
+    from flows.show import print_rows
+    from tasks.index import query
+
+    names, rows = query(_index(out), sql, limit)
+    if as_json:
+        _print_json([dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        print_rows(names, rows)
+
+
+@app.command()
+def finetune(
+    data: Annotated[Path, typer.Option(help="Output folder of toolformer annotate.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tuned model.")],
+    model: ModelOption = None,
+    assignments: SetOption = None,
+    update: UpdateOption = False,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Fine-tune a model on the augmented corpus of a run."""
+    settings.apply_defaults()
+    from flows.finetune import finetune_run
+    from flows.output import claim_output, stage_manifest
+    from tasks.publish import read_run
+
+    content, manifests = read_run(data)
+    config = edit(parse_config(content), assignments or [])
+    if model:
+        config = config.model_copy(
+            update={"model": config.model.model_copy(update={"name_or_path": model})}
+        )
+    augmented = stage_manifest(manifests, "augment", data)
+    claim_output(config, out, update=update)
+    path = finetune_run(augmented, config, _runtime(out, device))
+    typer.echo(f"model: {path}")
+
+
+@app.command()
+def generate(
+    model: TunedOption,
+    text: Annotated[str, typer.Argument(help="Text to continue.")],
+    call_top_k: Annotated[
+        int | None, typer.Option(min=0, help="Start a call when <API> ranks among the top k.")
+    ] = None,
+    tools: ToolsOption = None,
+    disable_calls: Annotated[bool, typer.Option(help="Forbid calls.")] = False,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Continue a text with a tuned model that runs its tools."""
+    from flows.inference import generate_text
+
+    settings.apply_defaults()
+    answer = generate_text(
+        model,
+        text,
+        decode={"call_top_k": 0 if disable_calls else call_top_k, "max_new_tokens": max_new_tokens},
+        tools=_names(tools),
+        runtime=_runtime(settings.home() / "generate", device),
+    )
+    _print_json(answer) if as_json else typer.echo(text + answer["text"])
+
+
+@app.command()
+def evaluate(
+    model: TunedOption,
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="NAME or NAME=PATH; repeatable.")
+    ] = None,
+    arms: Annotated[str, typer.Option(help="Of base, disabled, on; by commas.")] = "disabled,on",
+    limit: Annotated[int | None, typer.Option(min=1, help="Items per benchmark.")] = None,
+    assignments: SetOption = None,
+    out: OutOption = None,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a tuned model against its controls."""
+    settings.apply_defaults()
+    from flows.inference import evaluate_model
+    from flows.show import print_scores
+
+    runtime = _runtime(out or settings.home() / "evaluate", device)
+    chosen = {"benchmarks": benchmark, "arms": _names(arms), "limit": limit}
+    scores = evaluate_model(model, chosen, assignments or [], runtime)
+    _print_json(scores) if as_json else print_scores(scores)
+
+
+@tools_app.command("list")
+def list_tools(as_json: JsonOption = False) -> None:
+    """Names and descriptions of the built-in tools."""
+    from flows.show import print_rows
+    from toolformer_core.tools.registry import TOOL_CLASSES
+
+    rows = [(tool.name, tool.description) for tool in TOOL_CLASSES]
+    if as_json:
+        _print_json([{"name": name, "description": text} for name, text in rows])
+    else:
+        print_rows(["tool", "description"], rows)
+
+
+@tools_app.command("call")
+def call_tool(
+    name: Annotated[str, typer.Argument(help="Tool name.")],
+    argument: Annotated[str, typer.Argument(help="What stands between the brackets.")] = "",
+    date: Annotated[str | None, typer.Option(help="The document's date, YYYY-MM-DD.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Call one tool, as the pipeline would."""
+    from flows.inference import call_one_tool
+
+    answer = call_one_tool(name, argument, date, _runtime(settings.home() / "tools", "cpu"))
+    if as_json:
+        _print_json(answer)
+    else:
+        typer.echo(answer["result"] or f"{answer['outcome']}: {answer['reason']}")
+
+
+def _config(
+    preset_name: str,
+    config_file: Path | None,
+    assignments: list[str] | None,
+    corpus: list[str] | None,
+    tools: str | None,
+    model: str | None,
+) -> PipelineConfig:
+    """Preset or file, then --corpus, --tools and --model, then --set."""
+    config = _read_config(config_file) if config_file else preset(preset_name)
+    content = config.model_dump(mode="json")
+    if corpus:
+        content["corpus"]["sources"] = corpus
+    if tools:
+        content["tools"]["enabled"] = _names(tools)
+    if model:
+        content["model"]["name_or_path"] = model
+    return edit(parse_config(content), assignments or [])
+
+
+def _read_config(path: Path) -> PipelineConfig:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"--config {path}: cannot be read as YAML ({first})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {path}: expected settings, as in corpus: {{sources: [...]}}")
+    return parse_config(content)
+
+
+def _runtime(root: Path, device: str) -> Runtime:
+    return Runtime(root=root, home=settings.home(), device=device)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else None
+
+
+def _index(out: Path) -> Path:
+    from tasks.report import INDEX
+
+    return out / INDEX
+
+
+def _run_flow(name: str, config: PipelineConfig, runtime: Runtime, *, update: bool) -> None:
+    """Check all inputs, claim the folder, then run a flow of flows.pipeline."""
+    settings.apply_defaults()
+    from flows import pipeline
+    from flows.output import check_inputs, claim_output
+
+    check_inputs(config, runtime, annotate_only=name == "annotate")
+    claim_output(config, runtime.root, update=update)
+    getattr(pipeline, name)(config, runtime)
+
+
+def _show_run(root: Path, *, as_json: bool) -> None:
+    """The funnel, the evaluation and where everything is."""
+    from flows.show import print_run, run_summary
+
+    summary = run_summary(root)
+    _print_json(summary) if as_json else print_run(summary)
+
+
+def _print_json(value: Any) -> None:  # Any: anything JSON can hold
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one line and an exit code."""
+    try:
+        app()
+    except ZeroYieldError as error:
+        typer.echo(f"toolformer: {error}", err=True)
+        sys.exit(1)
+    except ToolformerError as error:
+        typer.echo(f"toolformer: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,35 @@
+"""Execute: the outcome of every proposed call."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows._stage import map_stage
+from tasks._policies import TOOL_RUNNER
+from tasks.execute import execute_shard
+from tasks.publish import load_stage
+from tasks.report import report_stage
+from tasks.resources import ToolRef
+from toolformer_core.config import ExecuteConfig, Runtime
+
+
+@flow(name="execute", task_runner=TOOL_RUNNER)
+def execute(
+    proposed: list[Path],
+    documents: Path,
+    tools: list[ToolRef],
+    config: ExecuteConfig,
+    runtime: Runtime,
+) -> list[Path]:
+    """One manifest per tool, in the order of the tools."""
+    texts = load_stage(documents).shards
+    manifests = []
+    for tool, manifest in zip(tools, proposed, strict=True):
+        calls = load_stage(manifest).shards
+        pairs = [{"proposed": c, "documents": d} for c, d in zip(calls, texts, strict=True)]
+        settings = {"tool": tool, "config": config}
+        manifests.append(
+            map_stage("execute", tool.name, execute_shard, pairs, settings, runtime.root)
+        )
+    report_stage("execute", manifests)
+    return manifests

@@ -1,0 +1,56 @@
+"""Filter: the losses of every executed call, then the decision to keep it."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows._stage import map_stage
+from tasks._policies import MODEL_RUNNER, TOOL_RUNNER
+from tasks.filter import filter_shard, score_shard
+from tasks.publish import load_stage
+from tasks.report import report_stage
+from tasks.resources import ToolRef
+from toolformer_core.config import FilterConfig, Runtime, ScoreConfig, per_tool
+from toolformer_core.models import ModelRef
+
+
+@flow(name="score", task_runner=MODEL_RUNNER)
+def score(
+    executed: list[Path],
+    documents: Path,
+    tools: list[ToolRef],
+    model: ModelRef,
+    config: ScoreConfig,
+    runtime: Runtime,
+) -> list[Path]:
+    """Forward passes: one manifest of losses per tool, in the order of the tools."""
+    texts = load_stage(documents).shards
+    manifests = []
+    for tool, manifest in zip(tools, executed, strict=True):
+        calls = load_stage(manifest).shards
+        pairs = [{"executed": c, "documents": d} for c, d in zip(calls, texts, strict=True)]
+        settings = {"tool": tool, "model": model, "config": config}
+        manifests.append(
+            map_stage(
+                "score", tool.name, score_shard, pairs, settings, runtime.root, runtime=runtime
+            )
+        )
+    report_stage("score", manifests)
+    return manifests
+
+
+@flow(name="filter", task_runner=TOOL_RUNNER)
+def filter_scored(
+    scored: list[Path], tools: list[ToolRef], config: FilterConfig, runtime: Runtime
+) -> list[Path]:
+    """No forward pass: one manifest of decisions per tool, in the order of the tools."""
+    manifests = []
+    for tool, manifest in zip(tools, scored, strict=True):
+        shards = [{"scored": shard} for shard in load_stage(manifest).shards]
+        threshold = per_tool(config.filtering_threshold, tool.name, "filter.filtering_threshold")
+        settings = {"filtering_threshold": threshold}
+        manifests.append(
+            map_stage("filter", tool.name, filter_shard, shards, settings, runtime.root)
+        )
+    report_stage("filter", manifests)
+    return manifests

@@ -1,0 +1,94 @@
+"""A tuned model at work: generation, evaluation on its own, and single tool calls."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flows.evaluate import evaluate
+from tasks.prepare import tool_refs
+from tasks.publish import read_model_description
+from tasks.resources import get_model, get_tool
+from toolformer_core.benchmarks.registry import load_benchmark
+from toolformer_core.config import (
+    DecodeConfig,
+    EvaluateConfig,
+    ExecuteConfig,
+    ModelConfig,
+    PipelineConfig,
+    Runtime,
+    ToolsConfig,
+    edit,
+    parse_config,
+)
+from toolformer_core.decode import Decoder
+from toolformer_core.execute import run_call
+from toolformer_core.models import resolve_model
+from toolformer_core.presets import demo
+from toolformer_core.tools.base import NO_DOCUMENT, CallContext
+
+
+def generate_text(
+    model: Path,
+    text: str,
+    *,
+    decode: Mapping[str, int | None],
+    tools: Sequence[str] | None,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    """The continuation and its calls; keys as in the design: text, calls."""
+    _, known_tools, known_decode = _description(model)
+    changed = {name: value for name, value in decode.items() if value is not None}
+    enabled = tuple(tools) if tools is not None else known_tools.enabled
+    refs = tool_refs(known_tools.model_copy(update={"enabled": enabled}), runtime.home)
+    reference = resolve_model(ModelConfig(name_or_path=str(model)), runtime.home)
+    decoder = Decoder(
+        get_model(reference, runtime.device, runtime.token_budget),
+        {ref.name: get_tool(ref, at_inference=True) for ref in refs},
+        known_decode.model_copy(update=changed),
+        ExecuteConfig(),
+    )
+    generation = decoder.generate([text], [NO_DOCUMENT])[0]
+    return {"text": generation.completion, "calls": [asdict(call) for call in generation.calls]}
+
+
+def evaluate_model(
+    model: Path, chosen: Mapping[str, Any], assignments: Sequence[str], runtime: Runtime
+) -> list[dict[str, Any]]:
+    """The evaluation table of a tuned model; rows as in ArmScore.
+
+    Raises: ConfigError for an unknown benchmark, arm or setting.
+    """
+    base, tools, decode = _description(model)
+    content = demo().model_dump(mode="json")
+    content["evaluate"] = EvaluateConfig(decode=decode).model_dump(mode="json")
+    content["evaluate"] |= {name: value for name, value in chosen.items() if value is not None}
+    config: PipelineConfig = edit(parse_config(content), assignments)
+    for spec in config.evaluate.benchmarks:
+        load_benchmark(spec, 1, config.evaluate.seed)
+    tuned = resolve_model(ModelConfig(name_or_path=str(model)), runtime.home)
+    reference = resolve_model(ModelConfig(name_or_path=base), runtime.home)
+    refs = tool_refs(tools, runtime.home)
+    _, scores = evaluate(reference, tuned, refs, config.evaluate, config.execute, runtime)
+    return scores
+
+
+def call_one_tool(name: str, argument: str, date: str | None, runtime: Runtime) -> dict[str, Any]:
+    """Outcome, reason, result and latency of one call."""
+    ref = tool_refs(ToolsConfig(enabled=(name,)), runtime.home)[0]
+    context = CallContext(document_id="", url=None, date=date)
+    tool = get_tool(ref, at_inference=True)
+    outcome, reason, result, latency = run_call(tool, argument, context, ExecuteConfig())
+    return {
+        "tool": name,
+        "argument": argument,
+        "outcome": outcome,
+        "reason": reason,
+        "result": result,
+        "latency_seconds": latency,
+    }
+
+
+def _description(model: Path) -> tuple[str, ToolsConfig, DecodeConfig]:
+    """What toolformer.json says; a plain model is its own base and gets the default tools."""
+    return read_model_description(model) or (str(model), ToolsConfig(), DecodeConfig())

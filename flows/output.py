@@ -1,0 +1,63 @@
+"""The output folder: whose run it holds, and checks that need no server."""
+
+from pathlib import Path
+
+from tasks.index import flat_settings
+from tasks.prepare import check_tools
+from tasks.publish import RUN_FILE, read_run, record_run
+from toolformer_core.benchmarks.registry import load_benchmark
+from toolformer_core.config import PipelineConfig, Runtime, parse_config
+from toolformer_core.corpus import read_corpus
+from toolformer_core.errors import ConfigError
+from toolformer_core.models import resolve_model
+from toolformer_core.records import Document
+from toolformer_core.shards import read_manifest
+
+
+def claim_output(config: PipelineConfig, root: Path, *, update: bool) -> None:
+    """Make the folder this configuration's own.
+
+    With `update` a folder of another configuration is taken over: shards that still fit are
+    reused, index and report then show the new run.
+
+    Raises: ConfigError if it holds a run of another configuration, or is no folder.
+    """
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"output {root} is a file; pass a folder with --out")
+    if (root / RUN_FILE).is_file() and not update:
+        held = flat_settings(parse_config(read_run(root)[0]))
+        wanted = flat_settings(config)
+        for key in sorted({*held, *wanted}):
+            if held.get(key) != wanted.get(key):
+                raise ConfigError(
+                    f"output folder {root} holds a run of another configuration: {key} was "
+                    f"{held.get(key)!r}, now {wanted.get(key)!r}; pass another --out, or --update "
+                    "to go on in it (finished shards that still fit are reused)"
+                )
+    if not (root / RUN_FILE).is_file():
+        record_run(config, [], root)
+
+
+def check_inputs(config: PipelineConfig, runtime: Runtime, *, annotate_only: bool) -> None:
+    """Touch every input once, so that a bad one is refused before anything starts.
+
+    Raises: ConfigError or CorpusError naming the input, its value and the cure.
+    """
+    check_tools(config.tools)
+    rows = read_corpus(config.corpus)
+    next(row for row in rows if isinstance(row, Document))
+    resolve_model(config.model, runtime.home)
+    if not annotate_only:
+        for spec in config.evaluate.benchmarks:
+            load_benchmark(spec, 1, config.evaluate.seed)
+
+
+def stage_manifest(manifests: list[Path], stage: str, root: Path) -> Path:
+    """The manifest of one stage among those of a run.
+
+    Raises: ConfigError if the run has not come that far.
+    """
+    for manifest in manifests:
+        if read_manifest(manifest).stage == stage:
+            return manifest
+    raise ConfigError(f"{root} has no {stage} stage yet; run toolformer annotate to its end")

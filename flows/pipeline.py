@@ -1,0 +1,96 @@
+"""The whole DAG.
+
+C --corpus--> shards --sample--> proposed --execute--> executed --filter--> kept
+                        (M)                 (tools)            (M, losses)    |
+report <--evaluate-- M* <--finetune------------ C* <--augment-----------------+
+         (M* vs M)            (M)
+"""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import Flow, flow
+from prefect.client.schemas.objects import FlowRun, State
+
+from flows.augment import augment
+from flows.corpus import corpus
+from flows.evaluate import evaluate
+from flows.execute import execute
+from flows.filter import filter_scored, score
+from flows.finetune import finetune
+from flows.sample import sample
+from tasks.prepare import prepare_model, prepare_tools
+from tasks.publish import describe_model, describe_run
+from tasks.report import index_run, report_calls, require_yield, write_report
+from tasks.track import (
+    fail_tracking,
+    finish_tracking,
+    start_tracking,
+    track_finetune,
+    track_losses,
+    track_scores,
+    track_stage,
+)
+from toolformer_core.config import PipelineConfig, Runtime
+
+
+def _close_tracking(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Flow hook: a failed or crashed flow run ends its MLflow run too."""
+    fail_tracking(Runtime.model_validate(flow_run.parameters["runtime"]), str(flow_run.id))
+
+
+@flow(name="annotate", on_failure=[_close_tracking], on_crashed=[_close_tracking])
+def annotate(config: PipelineConfig, runtime: Runtime) -> list[Path]:
+    """Corpus to C*: the manifests of all stages, C* last."""
+    tracking = start_tracking(config, runtime)
+    manifests = _annotate(config, runtime, tracking)
+    index = index_run(manifests, config, runtime.root)
+    report = write_report(index, config, [], describe_run(config, runtime, tracking), runtime.root)
+    finish_tracking(tracking, index, report, runtime)
+    return manifests
+
+
+def _annotate(config: PipelineConfig, runtime: Runtime, tracking: str | None) -> list[Path]:
+    """The stages from C to C*, each tracked as it ends; manifests in order, C* last."""
+    model = prepare_model(config.model, runtime)
+    tools = prepare_tools(config.tools, runtime)
+    documents, quarantine = corpus(config.corpus, runtime)
+    track_stage(tracking, "corpus", [documents, quarantine], runtime)
+    proposed = sample(documents, tools, model, config.sample, config.score, runtime)
+    track_stage(tracking, "sample", proposed, runtime)
+    executed = execute(proposed, documents, tools, config.execute, runtime)
+    track_stage(tracking, "execute", executed, runtime)
+    scored = score(executed, documents, tools, model, config.score, runtime)
+    track_stage(tracking, "score", scored, runtime)
+    kept = filter_scored(scored, tools, config.filter, runtime)
+    track_stage(tracking, "filter", kept, runtime)
+    augmented = augment(kept, documents, config.augment, runtime)
+    track_stage(tracking, "augment", [augmented], runtime)
+    manifests = [documents, quarantine, *proposed, *executed, *scored, *kept, augmented]
+    index = index_run(manifests, config, runtime.root)
+    report_calls(index)
+    track_losses(tracking, index, config, runtime)
+    return manifests
+
+
+@flow(name="toolformer", on_failure=[_close_tracking], on_crashed=[_close_tracking])
+def run_pipeline(config: PipelineConfig, runtime: Runtime) -> list[Path]:
+    """Corpus to report; the manifests of all stages."""
+    tracking = start_tracking(config, runtime)
+    manifests = _annotate(config, runtime, tracking)
+    index = index_run(manifests, config, runtime.root)
+    require_yield(index)
+    base = prepare_model(config.model, runtime)
+    tools = prepare_tools(config.tools, runtime)
+    tuned = finetune(manifests[-1], base, config.finetune, runtime)
+    track_finetune(tracking, tuned, runtime)
+    describe_model(tuned.model, base, config, runtime.root)
+    answered, scores = evaluate(base, tuned.model, tools, config.evaluate, config.execute, runtime)
+    track_stage(tracking, "evaluate", [answered], runtime)
+    track_scores(tracking, scores, runtime)
+    manifests = [*manifests, answered]
+    index = index_run(manifests, config, runtime.root)
+    links = describe_run(config, runtime, tracking)
+    report = write_report(index, config, scores, links, runtime.root)
+    finish_tracking(tracking, index, report, runtime)
+    return manifests

@@ -1,0 +1,42 @@
+"""Sample: proposed calls of every tool for every document."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows._stage import map_stage
+from tasks._policies import MODEL_RUNNER
+from tasks.publish import load_stage
+from tasks.report import report_stage
+from tasks.resources import ToolRef
+from tasks.sample import sample_shard
+from toolformer_core.config import Runtime, SampleConfig, ScoreConfig, for_tool
+from toolformer_core.models import ModelRef
+
+
+@flow(name="sample", task_runner=MODEL_RUNNER)
+def sample(
+    documents: Path,
+    tools: list[ToolRef],
+    model: ModelRef,
+    config: SampleConfig,
+    score: ScoreConfig,
+    runtime: Runtime,
+) -> list[Path]:
+    """One manifest per tool."""
+    shards = [{"documents": shard} for shard in load_stage(documents).shards]
+    manifests = []
+    for tool in tools:
+        settings = {
+            "tool": tool,
+            "model": model,
+            "config": for_tool(config, tool.name),
+            "num_scored_tokens": score.num_scored_tokens,
+        }
+        manifests.append(
+            map_stage(
+                "sample", tool.name, sample_shard, shards, settings, runtime.root, runtime=runtime
+            )
+        )
+    report_stage("sample", manifests)
+    return manifests

@@ -1,0 +1,37 @@
+"""Defaults of Prefect's and MLflow's own settings; call before either is imported.
+
+A setting that the environment already has is left alone.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+_DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def home() -> Path:
+    """The folder shared by runs: TOOLFORMER_HOME, or .toolformer in the working directory."""
+    return Path(os.environ.get("TOOLFORMER_HOME", ".toolformer"))
+
+
+def apply_defaults() -> None:
+    """Quiet, local and offline; Prefect's database lies in the shared folder."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("PREFECT_HOME", str(home().absolute() / "prefect"))
+    # bm25s sets its own logger to DEBUG on import; a filter outlives that.
+    logging.getLogger("bm25s").addFilter(lambda record: record.levelno >= logging.WARNING)

@@ -1,0 +1,111 @@
+"""Tables for the terminal."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.evaluate import score_shards
+from tasks.index import diagnose, funnel
+from tasks.publish import read_run
+from tasks.report import INDEX, PAGE
+from toolformer_core.config import parse_config
+from toolformer_core.shards import read_manifest
+
+_STEPS = ("documents", "positions", "calls", "parsed", "executed", "scored", "kept")
+
+
+def run_summary(root: Path) -> dict[str, Any]:  # Any: nested figures
+    """What a finished run reports: funnel, evaluation, cached shards, places."""
+    index = root / INDEX
+    settings, manifests = read_run(root)
+    stages = [read_manifest(path) for path in manifests]
+    answered = [shard for stage in stages if stage.stage == "evaluate" for shard in stage.shards]
+    model = root / "model"
+    return {
+        "funnel": funnel(index),
+        "evaluation": score_shards.fn(answered, parse_config(settings).evaluate),
+        "shards": sum(len(stage.shards) for stage in stages),
+        "shards_cached": sum(stage.num_cached for stage in stages),
+        "report": str(root / PAGE),
+        "index": str(index),
+        "model": str(model) if model.exists() else None,
+        "diagnosis": diagnose(index),
+    }
+
+
+def print_run(summary: Mapping[str, Any]) -> None:
+    """A finished run for people."""
+    console = Console()
+    print_funnel(summary["funnel"])
+    if summary["evaluation"]:
+        print_scores(summary["evaluation"])
+    if not any(row["kept"] for row in summary["funnel"].values()):
+        console.print(summary["diagnosis"], markup=False)
+    shards, cached = summary["shards"], summary["shards_cached"]
+    console.print(f"shards   {shards}, of which {cached} were there already", highlight=False)
+    for name in ("report", "index", "model"):
+        if summary[name]:
+            console.print(f"{name:8} {summary[name]}", highlight=False, soft_wrap=True)
+    console.print("UIs      make ui", highlight=False)
+
+
+def print_funnel(counts: Mapping[str, Mapping[str, Any]]) -> None:
+    """One line per tool, and one per reason for a drop."""
+    reasons = sorted({reason for row in counts.values() for reason in row["dropped"]})
+    table = Table(title="Candidate calls", title_justify="left")
+    table.add_column("step")
+    for tool in counts:
+        table.add_column(tool, justify="right")
+    for step in _STEPS:
+        table.add_row(step, *(str(row[step]) for row in counts.values()))
+    for name in ("checkable", "right"):
+        table.add_row(f"  of which {name}", *(str(row[name]) for row in counts.values()))
+    table.add_section()
+    for reason in reasons:
+        table.add_row(
+            f"dropped: {reason}", *(str(row["dropped"].get(reason, 0)) for row in counts.values())
+        )
+    Console().print(table)
+
+
+def print_scores(scores: Sequence[Mapping[str, Any]]) -> None:
+    """The evaluation table: one row per benchmark and arm, with 95% intervals over items."""
+    table = Table(title="Evaluation (95% bootstrap intervals)", title_justify="left")
+    for name in ("benchmark", "arm"):
+        table.add_column(name)
+    for name in ("value", "interval", "n", "call rate", "malformed"):
+        table.add_column(name, justify="right")
+    for s in scores:
+        table.add_row(
+            s["benchmark"],
+            s["arm"],
+            f"{s['value']:.3f}",
+            f"{s['low']:.3f} .. {s['high']:.3f}",
+            str(s["n"]),
+            f"{s['call_rate']:.2f}",
+            f"{s['malformed_rate']:.2f}",
+        )
+    Console().print(table)
+    for benchmark, metric in sorted({(s["benchmark"], s["metric"]) for s in scores}):
+        Console().print(f"{benchmark}: {metric}", highlight=False)
+
+
+def print_rows(
+    names: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None
+) -> None:
+    """Any rows as a table; brackets in the values are text, not markup."""
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else _plain(value) for value in row))
+    Console().print(table)
+
+
+def _plain(value: Any) -> Any:  # Any: a cell
+    from rich.text import Text
+
+    return Text(f"{value:.3f}" if isinstance(value, float) else str(value))

@@ -1,0 +1,137 @@
+"""Cache keys, retry rules, runners and gathering: the only place where these are spelled.
+
+Prefect's stock cache policies do not fit: one includes the run's id and never hits again, one
+forgets the task, one sees only the wrapper's own lines. Our key is the task, the stage's version
+and the content of its inputs; where files lie and how fast the machine is are not part of it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE, CachePolicy
+from prefect.client.schemas.objects import State
+from prefect.context import TaskRunContext
+from prefect.futures import PrefectFuture, wait
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from tqdm import tqdm
+
+from toolformer_core.errors import TransientStorageError, TransientToolError
+from toolformer_core.fingerprint import canonical
+
+Result = TypeVar("Result")
+
+_LOCATION = frozenset({"folder", "runtime"})
+_RETRY_DELAYS_SECONDS = [2.0, 10.0, 30.0]
+
+Runner = TaskRunner[PrefectFuture[Any]]
+
+MODEL_RUNNER = cast(Runner, ThreadPoolTaskRunner(max_workers=1))
+"""One model task at a time: torch itself uses all cores, or the whole accelerator."""
+TOOL_RUNNER = cast(Runner, ThreadPoolTaskRunner(max_workers=8))
+
+
+@dataclass
+class ContentKey(CachePolicy):
+    """Key of a task run: stage, version, and the canonical form of what decides its result."""
+
+    stage: str = ""
+    version: int = 0
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,
+    ) -> str:
+        """The key; equal inputs give equal keys in every process and every flow."""
+        content = {name: canonical(v) for name, v in inputs.items() if name not in _LOCATION}
+        text = json.dumps(content, sort_keys=True)
+        name = f"{self.stage}-v{self.version}-{task_ctx.task.name}"
+        return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def is_transient(_: Task[..., Any], run: Any, state: State[Any]) -> bool:  # Any: Prefect's types
+    """Whether a failed task run is worth another try: outages are, bad data is not."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(
+        error, TransientToolError | TransientStorageError | ConnectionError | TimeoutError
+    )
+
+
+def shard_task(
+    stage: str, version: int, *, tag: str | None = None
+) -> Callable[[Callable[..., Result]], Task[..., Result]]:
+    """Decorator of a task from shards to one shard: cached by content, retried if transient."""
+    return task(
+        cache_policy=ContentKey(stage=stage, version=version),
+        persist_result=True,
+        result_serializer="json",
+        retries=len(_RETRY_DELAYS_SECONDS),
+        retry_delay_seconds=_RETRY_DELAYS_SECONDS,
+        retry_jitter_factor=0.5,
+        retry_condition_fn=is_transient,
+        tags=[tag] if tag else [],
+    )
+
+
+def effect_task(function: Callable[..., Result]) -> Task[..., Result]:
+    """Decorator of a task that records something and is run again each time; idempotent."""
+    return task(
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=1,
+        retry_delay_seconds=2,
+        retry_condition_fn=is_transient,
+        timeout_seconds=600,
+    )(function)
+
+
+def run_shards(
+    shard: Task[..., Result],
+    calls: Sequence[Mapping[str, Any]],
+    *,
+    root: Path,
+    names: Sequence[str],
+    is_intact: Callable[[Result], bool],
+) -> tuple[list[Result], int]:
+    """Results of all calls in order, and how many came from the cache.
+
+    Waits for every run before it asks for a result, so that one failure does not drop the queue
+    behind it. A cached result whose file has gone is computed anew: a cache hit does not look.
+    """
+    stored = shard.with_options(result_storage=root / "results")
+    futures = [
+        stored.with_options(task_run_name=name).submit(**call)
+        for name, call in zip(names, calls, strict=True)
+    ]
+    description = names[0].rpartition("-")[0] if names else shard.name
+    for future in tqdm(futures, desc=description, unit="shard", disable=None):
+        future.wait()
+    wait(futures)
+    results = [future.result() for future in futures]
+    num_cached = sum(future.state.name == "Cached" for future in futures)
+    for k, result in enumerate(results):
+        if not is_intact(result):
+            again = stored.with_options(refresh_cache=True, task_run_name=f"{names[k]}-again")
+            num_cached -= futures[k].state.name == "Cached"
+            results[k] = again.submit(**calls[k]).result()
+    return results, num_cached
+
+
+def run_one(
+    single: Task[..., Result],
+    call: Mapping[str, Any],
+    *,
+    root: Path,
+    name: str,
+    is_intact: Callable[[Result], bool],
+) -> Result:
+    """The result of one cached task run, computed anew if its files have gone."""
+    results, _ = run_shards(single, [call], root=root, names=[name], is_intact=is_intact)
+    return results[0]

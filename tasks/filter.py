@@ -1,0 +1,48 @@
+"""Filter: measure the losses of executed calls (forward passes), then decide (free)."""
+
+from collections import Counter
+from pathlib import Path
+
+from tasks._policies import shard_task
+from tasks.resources import ToolRef, get_model, get_tool
+from toolformer_core.config import Runtime, ScoreConfig
+from toolformer_core.filter import STAGE_VERSION, filter_calls, score_calls
+from toolformer_core.models import ModelRef
+from toolformer_core.records import Document, ExecutedCall, FilterDecision, ScoredCall
+from toolformer_core.shards import ShardRef, read_shard, write_shard
+
+
+@shard_task("score", STAGE_VERSION, tag="gpu")
+def score_shard(
+    executed: ShardRef,
+    documents: ShardRef,
+    tool: ToolRef,
+    model: ModelRef,
+    config: ScoreConfig,
+    folder: Path,
+    runtime: Runtime,
+) -> ShardRef:
+    """The three losses of every call that has a result."""
+    by_id = {document.document_id: document for document in read_shard(documents, Document)}
+    lm = get_model(model, runtime.device, runtime.token_budget)
+    scored = score_calls(read_shard(executed, ExecutedCall), by_id, lm, get_tool(tool), config)
+    return write_shard(
+        scored,
+        ScoredCall,
+        folder / f"part-{executed.shard_index:05d}.parquet",
+        shard_index=executed.shard_index,
+        counts={"scored": len(scored)},
+    )
+
+
+@shard_task("filter", STAGE_VERSION)
+def filter_shard(scored: ShardRef, filtering_threshold: float, folder: Path) -> ShardRef:
+    """Keep or drop every scored call of the shard."""
+    decisions = filter_calls(read_shard(scored, ScoredCall), filtering_threshold)
+    return write_shard(
+        decisions,
+        FilterDecision,
+        folder / f"part-{scored.shard_index:05d}.parquet",
+        shard_index=scored.shard_index,
+        counts=dict(Counter(decision.drop_reason or "kept" for decision in decisions)),
+    )

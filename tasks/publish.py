@@ -1,0 +1,133 @@
+"""What a run leaves for others: manifests, the run's own record, the tuned model's description."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tasks._policies import effect_task
+from toolformer_core.config import DecodeConfig, PipelineConfig, Runtime, ToolsConfig
+from toolformer_core.errors import ConfigError
+from toolformer_core.fingerprint import canonical, fingerprint
+from toolformer_core.models import ModelRef
+from toolformer_core.shards import ShardRef, StageRef, read_manifest, write_manifest
+
+
+@effect_task
+def publish_stage(
+    stage: str,
+    tool: str,
+    fingerprint: str,
+    shards: Sequence[ShardRef],
+    num_cached: int,
+    details: dict[str, Any],  # Any: settings of every kind
+    root: Path,
+) -> Path:
+    """Write the manifest of a stage; its path stands for the stage from here on."""
+    ref = StageRef(
+        stage=stage,
+        tool=tool,
+        fingerprint=fingerprint,
+        shards=tuple(shards),
+        num_cached=num_cached,
+    )
+    described = {name: canonical(value) for name, value in details.items()}
+    return write_manifest(ref, root, {**described, "git_commit": git_commit()})
+
+
+def load_stage(manifest: Path) -> StageRef:
+    """The stage behind a manifest's path."""
+    return read_manifest(manifest)
+
+
+def git_commit() -> str:
+    """The commit of the code that runs, or "unknown" outside a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+RUN_FILE = "run.json"
+MODEL_FILE = "toolformer.json"
+
+
+def record_run(config: PipelineConfig, manifests: Sequence[Path], root: Path) -> None:
+    """Write run.json: the settings, and the manifests of the stages that are complete."""
+    relative = [str(Path(manifest).relative_to(root)) for manifest in manifests]
+    content = {"config": config.model_dump(mode="json"), "manifests": relative}
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = root / f".{RUN_FILE}.tmp"
+    temporary.write_text(json.dumps(content, indent=1))
+    temporary.replace(root / RUN_FILE)
+
+
+def read_run(root: Path) -> tuple[dict[str, Any], list[Path]]:  # Any: settings of every kind
+    """Settings and manifests of the run in a folder.
+
+    Raises: ConfigError if the folder holds no run.
+    """
+    path = root / RUN_FILE
+    if not path.is_file():
+        raise ConfigError(
+            f"{root} holds no run (no {RUN_FILE}); expected an output folder of "
+            "toolformer run or toolformer annotate"
+        )
+    content = json.loads(path.read_text())
+    return content["config"], [root / manifest for manifest in content["manifests"]]
+
+
+@effect_task
+def describe_model(model: ModelRef, base: ModelRef, config: PipelineConfig, root: Path) -> Path:
+    """Write toolformer.json beside the tuned model and link it as ROOT/model."""
+    folder = Path(model.path)
+    content = {
+        "base_model": base.path,
+        "dtype": model.dtype,
+        "tools": config.tools.model_dump(mode="json"),
+        "decode": config.evaluate.decode.model_dump(mode="json"),
+        "fingerprint": fingerprint(config),
+    }
+    (folder / MODEL_FILE).write_text(json.dumps(content, indent=1))
+    link = root / "model"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder.absolute().relative_to(root.absolute()))
+    return link
+
+
+def read_model_description(folder: Path) -> tuple[str, ToolsConfig, DecodeConfig] | None:
+    """Base model, tools and decoding of a tuned model; None for a model that knows no tools."""
+    path = folder / MODEL_FILE
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    return (
+        content["base_model"],
+        ToolsConfig.model_validate(content["tools"]),
+        DecodeConfig.model_validate(content["decode"]),
+    )
+
+
+@effect_task
+def describe_run(config: PipelineConfig, runtime: Runtime, tracking: str | None) -> dict[str, str]:
+    """Facts that identify the run, for the report."""
+    packages = ("torch", "transformers", "prefect", "mlflow", "duckdb")
+    return {
+        "fingerprint": fingerprint(config),
+        "git commit": git_commit(),
+        "MLflow run": tracking or "not tracked",
+        "output folder": str(runtime.root),
+        "versions": f"python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in packages),
+    }

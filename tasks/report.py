@@ -1,0 +1,85 @@
+"""What a run shows: Prefect artifacts and the HTML report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from tasks._policies import effect_task
+from tasks.index import build_index, diagnose, examples, funnel
+from tasks.page import render_page
+from tasks.publish import record_run
+from toolformer_core.config import PipelineConfig
+from toolformer_core.errors import ZeroYieldError
+from toolformer_core.shards import read_manifest, total_counts
+
+INDEX = "calls.duckdb"
+PAGE = "report.html"
+_EXAMPLE_COLUMNS = ("call", "loss_reduction", "reason", "text_before", "text_after")
+
+
+@effect_task
+def index_run(manifests: Sequence[Path], config: PipelineConfig, root: Path) -> Path:
+    """Build the DuckDB index of all stages so far, and record them in run.json."""
+    path = root / INDEX
+    record_run(config, manifests, root)
+    build_index([read_manifest(manifest) for manifest in manifests], config, path)
+    return path
+
+
+@effect_task
+def report_stage(stage: str, manifests: Sequence[Path]) -> None:
+    """One table artifact: the stage's counts by tool and reason."""
+    rows = []
+    for manifest in manifests:
+        ref = read_manifest(manifest)
+        counts = sorted(total_counts(ref).items())
+        rows += [{"tool": ref.tool, "reason": name, "count": count} for name, count in counts]
+    create_table_artifact(table=rows, key=f"{stage}-counts", description=f"Counts of {stage}")
+
+
+@effect_task
+def report_calls(index: Path) -> None:
+    """The funnel, and five kept and five dropped calls per tool, as table artifacts."""
+    counts = funnel(index)
+    rows = [{"tool": tool, **row, "dropped": str(row["dropped"])} for tool, row in counts.items()]
+    create_table_artifact(table=rows, key="funnel", description="Candidate calls, stage by stage")
+    for view in ("kept_examples", "dropped_examples"):
+        table = [
+            {name: str(row[name]) for name in _EXAMPLE_COLUMNS if name in row}
+            for tool in counts
+            for row in examples(index, view, tool, 5)
+        ]
+        create_table_artifact(table=table, key=view.replace("_", "-"))
+
+
+@effect_task
+def require_yield(index: Path) -> int:
+    """How many calls were kept.
+
+    Raises: ZeroYieldError with the diagnosis if there is none.
+    """
+    kept = sum(row["kept"] for row in funnel(index).values())
+    if kept == 0:
+        raise ZeroYieldError("no call was kept; nothing to fine-tune on\n" + diagnose(index))
+    return int(kept)
+
+
+@effect_task
+def write_report(
+    index: Path,
+    config: PipelineConfig,
+    scores: Sequence[Mapping[str, Any]],
+    links: Mapping[str, str],
+    root: Path,
+) -> Path:
+    """The self-contained HTML report."""
+    path = root / PAGE
+    path.write_text(render_page(index, config, scores, links), encoding="utf-8")
+    create_link_artifact(link=path.absolute().as_uri(), key="report", link_text="HTML report")
+    if scores:
+        create_table_artifact(table=[dict(score) for score in scores], key="evaluation")
+    facts = "\n".join(f"- {name}: {value}" for name, value in links.items())
+    create_markdown_artifact(markdown=f"# Run\n{facts}\n", key="run")
+    return path

@@ -1,0 +1,40 @@
+"""Sample: one shard of documents in, one shard of proposed calls to one tool out."""
+
+from collections import Counter
+from pathlib import Path
+
+from tasks._policies import shard_task
+from tasks.resources import ToolRef, get_model, get_tool
+from toolformer_core.config import Runtime, SampleConfig
+from toolformer_core.models import ModelRef
+from toolformer_core.records import Document, ProposedCall
+from toolformer_core.sample import STAGE_VERSION, sample_calls
+from toolformer_core.shards import ShardRef, read_shard, write_shard
+
+
+@shard_task("sample", STAGE_VERSION, tag="gpu")
+def sample_shard(
+    documents: ShardRef,
+    tool: ToolRef,
+    model: ModelRef,
+    config: SampleConfig,
+    num_scored_tokens: int,
+    folder: Path,
+    runtime: Runtime,
+) -> ShardRef:
+    """Sample calls to one tool for every document of the shard."""
+    calls, counts = sample_calls(
+        read_shard(documents, Document),
+        get_model(model, runtime.device, runtime.token_budget),
+        get_tool(tool),
+        config,
+        num_scored_tokens=num_scored_tokens,
+    )
+    reasons = Counter(call.drop_reason or "proposed" for call in calls)
+    return write_shard(
+        calls,
+        ProposedCall,
+        folder / f"part-{documents.shard_index:05d}.parquet",
+        shard_index=documents.shard_index,
+        counts={**counts, "calls": len(calls), **reasons},
+    )

@@ -1,0 +1,202 @@
+"""MLflow: one parent run per pipeline run, one child per stage, addressed by explicit run ids.
+
+The active run of MLflow is per thread, so nothing here relies on it. Tracking is best effort: an
+unreachable store is a warning, and the results in Parquet and DuckDB stay whole.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from tasks._policies import effect_task
+from tasks.index import flat_settings, funnel, query
+from tasks.page import figures
+from tasks.publish import git_commit
+from toolformer_core.config import PipelineConfig, Runtime, per_tool
+from toolformer_core.finetune import FinetuneResult
+from toolformer_core.fingerprint import fingerprint
+from toolformer_core.shards import read_manifest, total_counts
+
+EXPERIMENT = "toolformer"
+_MAX_PARAM_CHARS = 500
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def tracking_uri(runtime: Runtime) -> str:
+    """The MLflow store of a run."""
+    return runtime.tracking_uri or f"sqlite:///{runtime.home.absolute() / 'mlflow.db'}"
+
+
+@effect_task
+def start_tracking(config: PipelineConfig, runtime: Runtime) -> str | None:
+    """Open the parent run, log all settings; its run id, or None if the store is unreachable."""
+    try:
+        client = MlflowClient(tracking_uri(runtime))
+        experiment = _experiment_id(client, runtime)
+        run = client.create_run(experiment, run_name=flow_run.name or "toolformer")
+        params = {**flat_settings(config), **_paper_params(config)}
+        client.log_batch(
+            run.info.run_id,
+            params=[Param(name, str(value)[:_MAX_PARAM_CHARS]) for name, value in params.items()],
+            tags=[
+                RunTag("fingerprint", fingerprint(config)),
+                RunTag("git_commit", git_commit()),
+                RunTag("prefect_flow_run_id", str(flow_run.id or "")),
+            ],
+        )
+    except (MlflowException, OSError) as error:
+        get_run_logger().warning("MLflow is not reachable, this run is not tracked: %s", error)
+        return None
+    return str(run.info.run_id)
+
+
+@effect_task
+def track_stage(
+    parent: str | None, stage: str, manifests: Sequence[Path], runtime: Runtime
+) -> None:
+    """A child run with the stage's counts per tool and reason."""
+    metrics: dict[str, float] = {}
+    for manifest in manifests:
+        ref = read_manifest(manifest)
+        metrics[f"{stage}/{ref.tool}/shards_count"] = len(ref.shards)
+        metrics[f"{stage}/{ref.tool}/shards_cached_count"] = ref.num_cached
+        for reason, count in total_counts(ref).items():
+            metrics[f"{stage}/{ref.tool}/{reason}_count".replace(":", "/")] = count
+    _log_child(parent, stage, _points(metrics), runtime)
+
+
+@effect_task
+def track_losses(parent: str | None, index: Path, config: PipelineConfig, runtime: Runtime) -> None:
+    """On the parent run: the funnel, tau_f, k and the loss quantiles of every tool."""
+    metrics: dict[str, float] = {}
+    for tool, counts in funnel(index).items():
+        numbers = {name: n for name, n in counts.items() if name != "dropped"}
+        for name, count in {**numbers, **counts["dropped"]}.items():
+            metrics[f"filter/{tool}/{name}_count"] = count
+        metrics[f"filter/{tool}/tau_f_nats"] = per_tool(
+            config.filter.filtering_threshold, tool, "filtering_threshold"
+        )
+    columns = ", ".join(
+        f"quantile_cont({loss}, {q}) AS {loss}_q{round(q * 100):02d}"
+        for loss in ("loss_reduction", "loss_without_call", "loss_with_result")
+        for q in _QUANTILES
+    )
+    names, rows = query(index, f"SELECT tool, {columns} FROM scored_calls GROUP BY tool")
+    for row in rows:
+        values = dict(zip(names, row, strict=True))
+        tool = values.pop("tool")
+        metrics |= {f"filter/{tool}/{name}_nats": v for name, v in values.items() if v is not None}
+    _log_run(parent, _points(metrics), runtime)
+
+
+@effect_task
+def track_finetune(parent: str | None, result: FinetuneResult, runtime: Runtime) -> None:
+    """A child run with the loss curves in nats per token."""
+    now = int(time.time() * 1000)
+    curves = {"train_loss_nats": result.train_loss, "dev_loss_nats": result.dev_loss}
+    points = [
+        Metric(f"finetune/{name}", value, now, step)
+        for name, curve in curves.items()
+        for step, value in curve
+    ]
+    sizes = {
+        "finetune/train_texts_count": result.num_train,
+        "finetune/dev_texts_count": result.num_dev,
+    }
+    _log_child(parent, "finetune", points + _points(sizes), runtime)
+
+
+@effect_task
+def track_scores(parent: str | None, scores: Sequence[Mapping[str, Any]], runtime: Runtime) -> None:
+    """On the parent run: value, interval and call rate of every benchmark and arm."""
+    metrics = {
+        f"evaluate/{score['benchmark']}/{score['arm']}_{name}": float(score[name])
+        for score in scores
+        for name in ("value", "low", "high", "call_rate", "malformed_rate")
+    }
+    _log_run(parent, _points(metrics), runtime)
+
+
+@effect_task
+def finish_tracking(parent: str | None, index: Path, report: Path, runtime: Runtime) -> str | None:
+    """Log the figures and the report, close the parent run; a link to it for people."""
+    if parent is None:
+        return None
+    try:
+        client = MlflowClient(tracking_uri(runtime))
+        client.log_artifact(parent, str(report))
+        for name, figure in figures(index).items():
+            client.log_figure(parent, figure, f"figures/{name}.png")
+        client.set_terminated(parent)
+    except (MlflowException, OSError) as error:
+        get_run_logger().warning("MLflow did not take the report: %s", error)
+        return None
+    return f"run {parent} in {tracking_uri(runtime)}"
+
+
+def fail_tracking(runtime: Runtime, flow_run_id: str) -> None:
+    """Close the parent run of a failed flow run as failed."""
+    try:
+        client = MlflowClient(tracking_uri(runtime))
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        wanted = f"tags.prefect_flow_run_id = '{flow_run_id}'"
+        for run in client.search_runs([experiment.experiment_id], wanted) if experiment else []:
+            client.set_terminated(run.info.run_id, status="FAILED")
+    except (MlflowException, OSError):
+        # The flow has failed already and says why; a store that is away as well adds nothing.
+        return
+
+
+def _experiment_id(client: MlflowClient, runtime: Runtime) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    artifacts = (runtime.home.absolute() / "mlartifacts").as_uri()
+    return str(client.create_experiment(EXPERIMENT, None if runtime.tracking_uri else artifacts))
+
+
+def _paper_params(config: PipelineConfig) -> dict[str, Any]:
+    """The paper's symbols as params of their own, so that MLflow can compare runs by them."""
+    return {
+        "tau_s": config.sample.sampling_threshold,
+        "k_positions": config.sample.max_positions,
+        "m": config.sample.samples_per_position,
+        "tau_f": config.filter.filtering_threshold,
+        "k": config.evaluate.decode.call_top_k,
+    }
+
+
+def _points(metrics: Mapping[str, float]) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(name, float(value), now, 0) for name, value in metrics.items()]
+
+
+def _log_run(run_id: str | None, points: Sequence[Metric], runtime: Runtime) -> None:
+    if run_id is None:
+        return
+    try:
+        MlflowClient(tracking_uri(runtime)).log_batch(run_id, metrics=list(points))
+    except (MlflowException, OSError) as error:
+        get_run_logger().warning("MLflow did not take %d metrics: %s", len(points), error)
+
+
+def _log_child(parent: str | None, name: str, points: Sequence[Metric], runtime: Runtime) -> None:
+    if parent is None:
+        return
+    try:
+        client = MlflowClient(tracking_uri(runtime))
+        experiment = client.get_run(parent).info.experiment_id
+        tags = {MLFLOW_PARENT_RUN_ID: parent, MLFLOW_RUN_NAME: name}
+        child = client.create_run(experiment, tags=tags, run_name=name).info.run_id
+        client.log_batch(child, metrics=list(points))
+        client.set_terminated(child)
+    except (MlflowException, OSError) as error:
+        get_run_logger().warning("MLflow did not take stage %s: %s", name, error)
