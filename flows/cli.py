@@ -289,6 +289,7 @@ def _run_flow(name: str, config: PipelineConfig, runtime: Runtime, *, update: bo
     from flows import pipeline
     from flows.output import check_inputs, claim_output
 
+    settings.show_progress()
     check_inputs(config, runtime, annotate_only=name == "annotate")
     claim_output(config, runtime.root, update=update)
     getattr(pipeline, name)(config, runtime)

@@ -48,7 +48,7 @@ def filter_scored(
     for tool, manifest in zip(tools, scored, strict=True):
         shards = [{"scored": shard} for shard in load_stage(manifest).shards]
         threshold = per_tool(config.filtering_threshold, tool.name, "filter.filtering_threshold")
-        settings = {"filtering_threshold": threshold}
+        settings = {"tool": tool.name, "filtering_threshold": threshold}
         manifests.append(
             map_stage("filter", tool.name, filter_shard, shards, settings, runtime.root)
         )

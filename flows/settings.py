@@ -28,6 +28,16 @@ def home() -> Path:
     return Path(os.environ.get("TOOLFORMER_HOME", ".toolformer"))
 
 
+def show_progress() -> None:
+    """One line on standard error for each stage that ends; bars come on top on a terminal."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logger = logging.getLogger("tasks")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
 def apply_defaults() -> None:
     """Quiet, local and offline; Prefect's database lies in the shared folder."""
     for name, value in _DEFAULTS.items():

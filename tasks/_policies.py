@@ -7,6 +7,8 @@ and the content of its inputs; where files lie and how fast the machine is are n
 
 import hashlib
 import json
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ from toolformer_core.errors import TransientStorageError, TransientToolError
 from toolformer_core.fingerprint import canonical
 
 Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 _LOCATION = frozenset({"folder", "runtime"})
 _RETRY_DELAYS_SECONDS = [2.0, 10.0, 30.0]
@@ -111,6 +115,7 @@ def run_shards(
         for name, call in zip(names, calls, strict=True)
     ]
     description = names[0].rpartition("-")[0] if names else shard.name
+    started = time.monotonic()
     for future in tqdm(futures, desc=description, unit="shard", disable=None):
         future.wait()
     wait(futures)
@@ -121,6 +126,10 @@ def run_shards(
             again = stored.with_options(refresh_cache=True, task_run_name=f"{names[k]}-again")
             num_cached -= futures[k].state.name == "Cached"
             results[k] = again.submit(**calls[k]).result()
+    seconds = time.monotonic() - started
+    logger.info(
+        "%-20s %d shards, %d cached, %.0f s", description, len(results), num_cached, seconds
+    )
     return results, num_cached
 
 

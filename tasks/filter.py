@@ -36,8 +36,8 @@ def score_shard(
 
 
 @shard_task("filter", STAGE_VERSION)
-def filter_shard(scored: ShardRef, filtering_threshold: float, folder: Path) -> ShardRef:
-    """Keep or drop every scored call of the shard."""
+def filter_shard(scored: ShardRef, tool: str, filtering_threshold: float, folder: Path) -> ShardRef:
+    """Keep or drop every scored call of the shard; `tool` parts empty shards of two tools."""
     decisions = filter_calls(read_shard(scored, ScoredCall), filtering_threshold)
     return write_shard(
         decisions,

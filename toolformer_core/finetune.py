@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
+from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -27,6 +28,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_callback import PrinterCallback
 
 from toolformer_core.config import FinetuneConfig
 from toolformer_core.errors import CorpusError
@@ -81,8 +83,9 @@ def finetune_model(
         train_dataset=_Rows([training_example(d, lm, config) for d in train]),
         eval_dataset=_Rows([training_example(d, lm, config) for d in dev]) if dev else None,
         data_collator=_Collator(lm.document_start_id),
-        callbacks=[_MarkComplete()],
+        callbacks=[_MarkComplete(), _Progress()],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = True  # compute_loss divides by num_items_in_batch itself
     newest = newest_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
@@ -212,6 +215,28 @@ class _Collator:
         }
 
 
+class _Progress(TrainerCallback):
+    """A bar on standard error; transformers' own printer writes to standard output."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Open the bar."""
+        self._bar = tqdm(total=state.max_steps, desc="finetune", unit="step", disable=None)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Move it to the present step."""
+        self._bar.update(state.global_step - self._bar.n)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Close it."""
+        self._bar.close()
+
+
 class _MarkComplete(TrainerCallback):
     """Marks each checkpoint once it is written; an interrupted one stays unmarked."""
 
@@ -247,6 +272,7 @@ def _arguments(
         metric_for_best_model="eval_loss" if has_dev else None,
         logging_steps=max(1, config.num_steps // 20),
         report_to="none",
+        disable_tqdm=True,
         remove_unused_columns=False,
         prediction_loss_only=True,
         dataloader_pin_memory=device != "cpu",

@@ -13,11 +13,11 @@ from pydantic import BaseModel
 
 
 def canonical(value: Any) -> Any:  # Any: settings are nested JSON-like values of any kind
-    """JSON-like form of a setting; an object with a `digest` is its digest, wherever it lies.
+    """JSON-like form of a setting; of a reference, its `identity` or `digest`, not its path.
 
     Raises: TypeError for a set or any other value without a stable order.
     """
-    reference = getattr(value, "digest", None)
+    reference = getattr(value, "identity", getattr(value, "digest", None))
     if isinstance(reference, str):
         return reference
     if isinstance(value, BaseModel):

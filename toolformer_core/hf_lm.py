@@ -341,18 +341,22 @@ def _draw(
     if settings.temperature == 0:
         greedy: list[int] = logits_BV.argmax(-1).tolist()
         return greedy
-    probabilities_BV = torch.softmax(logits_BV.float() / settings.temperature, dim=-1)
-    sorted_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True)
-    cumulative_BV = sorted_BV.cumsum(-1)
-    # The nucleus: the fewest tokens whose mass reaches top_p; never empty.
-    total_B1 = cumulative_BV.gather(
-        1, (cumulative_BV < settings.top_p).sum(-1, keepdim=True).clamp(max=logits_BV.shape[1] - 1)
-    )
-    targets_B1 = torch.tensor(uniforms, device=logits_BV.device)[:, None] * total_B1
-    ranks_B1 = torch.searchsorted(cumulative_BV, targets_B1, right=True)
-    ranks_B1 = ranks_B1.clamp(max=logits_BV.shape[1] - 1)
-    tokens: list[int] = order_BV.gather(1, ranks_B1)[:, 0].tolist()
+    weights_BV = torch.softmax(logits_BV.float() / settings.temperature, dim=-1)
+    if settings.top_p < 1:
+        weights_BV = _nucleus(weights_BV, settings.top_p)
+    cumulative_BV = weights_BV.cumsum(-1)
+    targets_B1 = torch.tensor(uniforms, device=logits_BV.device)[:, None] * cumulative_BV[:, -1:]
+    tokens_B1 = torch.searchsorted(cumulative_BV, targets_B1, right=True)
+    tokens: list[int] = tokens_B1.clamp(max=logits_BV.shape[1] - 1)[:, 0].tolist()
     return tokens
+
+
+def _nucleus(weights_BV: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The probabilities of the fewest tokens whose mass reaches top_p; the others 0."""
+    sorted_BV, order_BV = weights_BV.sort(dim=-1, descending=True)
+    mass_before_BV = sorted_BV.cumsum(-1) - sorted_BV
+    kept_BV = sorted_BV.masked_fill(mass_before_BV >= top_p, 0.0)
+    return torch.zeros_like(weights_BV).scatter(1, order_BV, kept_BV)
 
 
 def _length_buckets(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

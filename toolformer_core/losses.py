@@ -25,7 +25,8 @@ def weighted_loss(token_nll: Sequence[float], num_scored_tokens: int) -> float:
     Units: nats. Extra tokens are ignored. Source: paper, section 2 and footnote 3.
     """
     weights = loss_weights(num_scored_tokens, len(token_nll))
-    return sum(w * nll for w, nll in zip(weights, token_nll, strict=False))
+    # Start at a float: an int 0 would be stored as 0.0 and change the digest of its row.
+    return sum((w * nll for w, nll in zip(weights, token_nll, strict=False)), start=0.0)
 
 
 def loss_reduction(

@@ -59,8 +59,8 @@ def demo() -> PipelineConfig:
     return PipelineConfig(
         corpus=CorpusConfig(
             sources=(
-                "reasoning-gym:gsm_symbolic?size=48&seed=7",
-                "reasoning-gym:calendar_arithmetic?size=24&seed=7&tasks=weekday_offset",
+                "reasoning-gym:gsm_symbolic?size=40&seed=7",
+                "reasoning-gym:calendar_arithmetic?size=32&seed=7&tasks=weekday_offset",
                 WIKIPEDIA_SAMPLE,
             ),
             max_documents=48,
@@ -73,14 +73,14 @@ def demo() -> PipelineConfig:
         sample=SampleConfig(
             sampling_threshold=0.0,
             max_positions={"default": 3, "Calculator": 6},
-            samples_per_position={"default": 2, "Calculator": 4},
+            samples_per_position={"default": 2, "Calculator": 3},
             temperature=0.7,
             max_call_tokens=24,
             prune_below=0.1,
             seed=7,
         ),
         filter=FilterConfig(
-            filtering_threshold={"default": 0.2, "Calculator": 0.3},
+            filtering_threshold={"default": 0.2, "Calendar": 0.5},
         ),
         finetune=FinetuneConfig(
             learning_rate=5e-5,

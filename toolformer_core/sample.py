@@ -115,7 +115,7 @@ def insertion_places(
         is_inside_character = char_offset in offsets[token_index + 1 : token_index + 2]
         if is_inside_character or char_offset in inside or text[:char_offset].endswith(" "):
             continue
-        if not guard or tool.can_help_at(text[:char_offset], context):
+        if not guard or tool.can_help_at(text[:char_offset], text[char_offset:], context):
             places[token_index] = char_offset
     return places
 

@@ -36,6 +36,11 @@ class ShardRef:
     shard_index: int
     counts: dict[str, int]  # counts by reason, as the stage reports them
 
+    @property
+    def identity(self) -> str:
+        """What a cache key takes of it: two empty shards have one digest but two places."""
+        return f"{self.shard_index}-{self.digest}"
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StageRef:
@@ -128,11 +133,11 @@ def read_shard(ref: ShardRef, record_type: type[Record]) -> list[Record]:
     try:
         rows = pq.ParquetFile(ref.path).read().to_pylist()
         records = [_from_row(record_type, row) for row in rows]
+        found = content_digest(records)
     except FileNotFoundError as error:
         raise ShardIntegrityError(f"shard {ref.path} is gone; run again to compute it") from error
-    except (pa.ArrowException, OSError, TypeError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise ShardIntegrityError(f"shard {ref.path} cannot be read ({error}); {cure}") from error
-    found = content_digest(records)
     if found != ref.digest:
         raise ShardIntegrityError(
             f"shard {ref.path} has digest {found}, expected {ref.digest}; {cure}"

@@ -85,7 +85,7 @@ def test_tool_result_cannot_forge_a_call(tool):
 
 @pytest.mark.parametrize("text", ["", "word", "12", "3 4", "\ud800", "Tuesday, March 4, 2014"])
 def test_tool_judgements_are_total(tool, text):
-    assert tool.can_help_at(text, CONTEXT) in (True, False)
+    assert tool.can_help_at(text, text, CONTEXT) in (True, False)
     result = tool.call(GOOD_ARGUMENTS[tool.name], CONTEXT)
     assert tool.is_right(result, text) in (True, False, None)
 

@@ -152,18 +152,21 @@ def test_calculator_deepest_nesting_within_bounds_is_evaluated(argument, result)
 
 
 @pytest.mark.parametrize(
-    ("before", "expected"),
+    ("before", "after", "expected"),
     [
-        ("34 apples and 57 pears, in all", True),
-        ("34 + 57 =", True),
-        ("she had 34 apples,", False),
-        ("she had 34 and 57", False),
-        ("10,000 people", False),
-        ("", False),
+        ("34 apples and 57 pears, in all", " 91 pieces", True),
+        ("34 + 57 =", " $91", True),
+        ("5 - 9 is", " -4", True),
+        ("34 + 57 =", " how many?", False),
+        ("34 + 57 =", "\n91", False),
+        ("she had 34 apples,", " 91", False),
+        ("she had 34 and 57", "8", False),
+        ("10,000 people", " 91", False),
+        ("", "91", False),
     ],
 )
-def test_calculator_can_help_needs_two_numbers_before(before, expected):
-    assert CALCULATOR.can_help_at(before, NO_DOCUMENT) is expected
+def test_calculator_can_help_between_two_numbers_and_a_third(before, after, expected):
+    assert CALCULATOR.can_help_at(before, after, NO_DOCUMENT) is expected
 
 
 @pytest.mark.parametrize(

@@ -66,20 +66,21 @@ def test_format_today_ignores_the_locale():
 
 
 @pytest.mark.parametrize(
-    ("before", "context", "expected"),
+    ("before", "after", "context", "expected"),
     [
-        ("Today is", dated("2014-03-04"), True),
-        ("", dated("2014-03-04"), True),
-        ("Today is March 4", dated("2014-03-04"), False),
-        ("Today is", NO_DOCUMENT, False),
+        ("Today is", " Tuesday, March 4, 2014", dated("2014-03-04"), True),
+        ("", "March 4, 2014", dated("2014-03-04"), True),
+        ("Today is", " a fine day in March", dated("2014-03-04"), False),
+        ("Today is March 4", "2014-03-04", dated("2014-03-04"), False),
+        ("Today is", " Tuesday", NO_DOCUMENT, False),
     ],
 )
-def test_calendar_can_help_needs_a_date(before, context, expected):
-    assert Calendar().can_help_at(before, context) is expected
+def test_calendar_can_help_needs_a_date_and_a_day_next(before, after, context, expected):
+    assert Calendar().can_help_at(before, after, context) is expected
 
 
 def test_calendar_can_help_with_a_clock_needs_no_date():
-    assert Calendar(clock=lambda: NEW_YEAR).can_help_at("Today is", NO_DOCUMENT)
+    assert Calendar(clock=lambda: NEW_YEAR).can_help_at("Today is", " Tuesday", NO_DOCUMENT)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_calculator_demonstrations_are_right_and_allowed():
     calculator = Calculator()
     for call, before, after in placed_calls("calculator"):
         assert calculator.is_right(calculator.call(call.argument, NO_DOCUMENT), after)
-        assert calculator.can_help_at(before.rstrip(), NO_DOCUMENT)
+        assert calculator.can_help_at(before.rstrip(), f" {after}", NO_DOCUMENT)
 
 
 def test_calendar_demonstrations_name_true_days_right_after_the_call():

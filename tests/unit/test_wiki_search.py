@@ -205,6 +205,16 @@ def test_cut_at_word_keeps_whole_words(text, max_chars, expected):
     assert cut_at_word(text, max_chars) == expected
 
 
-@pytest.mark.parametrize(("before", "expected"), [("Lincoln", True), ("", False), (" - ", False)])
-def test_search_can_help_once_the_text_has_begun(search, before, expected):
-    assert search.can_help_at(before, NO_DOCUMENT) is expected
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("Lincoln was born in", " Kentucky", True),
+        ("Lincoln was born in", " the State of Kentucky", True),
+        ("Lincoln was born in", " 1809", True),
+        ("Lincoln was born in", " a cabin", False),
+        ("He was shot.", " Lincoln died", False),
+        ("", "Lincoln was born", False),
+    ],
+)
+def test_search_can_help_before_a_name_or_number_within_a_sentence(search, before, after, expected):
+    assert search.can_help_at(before, after, NO_DOCUMENT) is expected

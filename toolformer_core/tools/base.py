@@ -44,8 +44,12 @@ class Tool(Protocol):
         Raises: ToolInputRejected for a bad argument; TransientToolError for an outage.
         """
 
-    def can_help_at(self, before: str, context: CallContext) -> bool:
-        """Whether any call at this place could be right, given only the text before it."""
+    def can_help_at(self, before: str, after: str, context: CallContext) -> bool:
+        """Whether a call at this place could be right.
+
+        What stands before must allow an argument; what stands right after must be of the kind
+        that the tool gives, because only the next five tokens are scored.
+        """
 
     def is_right(self, result: str, after: str) -> bool | None:
         """Whether the text goes on with the result; None where that cannot be checked."""

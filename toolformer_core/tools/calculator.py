@@ -49,6 +49,7 @@ _PERCENT = re.compile(r"([0-9]*\.?[0-9]+)\s*%(?!\s*[0-9.(])")
 _TRAILING = re.compile(r"[=?\s]+$")
 _OPERATION = re.compile(r"[0-9.)%]\s*[-+*/]")
 _ALLOWED = re.compile(r"[-+*/().0-9 ]+")
+_NEXT_NUMBER = re.compile(r"[ \t]*[-\u2212]?[$\u20ac\u00a3\u00a5]?[ ]?\.?[0-9]")
 _STATED = re.compile(
     rf"(?<![\w.])(?P<sign>[-\u2212]?)[$\u20ac\u00a3\u00a5]?\s?(?P<number>{NUMBER_PATTERN})"
 )
@@ -79,9 +80,10 @@ class Calculator:
             raise ToolInputRejected(f"result has more than {MAX_RESULT_DIGITS} digits")
         return result
 
-    def can_help_at(self, before: str, context: CallContext) -> bool:
-        """Whether two numbers stand before the place, and none ends right at it."""
-        return not before[-1:].isdigit() and len(numbers_in(before)) >= 2
+    def can_help_at(self, before: str, after: str, context: CallContext) -> bool:
+        """Whether two numbers stand before the place, none ends at it, and one comes next."""
+        is_next = _NEXT_NUMBER.match(after) is not None
+        return is_next and not before[-1:].isdigit() and len(numbers_in(before)) >= 2
 
     def is_right(self, result: str, after: str) -> bool | None:
         """Whether the next number is the result; None if no number starts within 40 characters."""

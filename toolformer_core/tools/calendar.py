@@ -79,10 +79,11 @@ class Calendar:
                 f"document date {context.date!r} is not like 2023-01-30"
             ) from error
 
-    def can_help_at(self, before: str, context: CallContext) -> bool:
-        """Whether the date is known and no number ends right here."""
+    def can_help_at(self, before: str, after: str, context: CallContext) -> bool:
+        """Whether the date is known, a day is named next, and no number ends right here."""
         is_known = context.date is not None or self._clock is not None
-        return is_known and not before[-1:].isdigit()
+        is_next = any(pattern.match(after.lstrip(" \t")) for pattern in _STATEMENTS)
+        return is_known and is_next and not before[-1:].isdigit()
 
     def is_right(self, result: str, after: str) -> bool | None:
         """Whether the next day named is the result; None if none starts within 60 characters.

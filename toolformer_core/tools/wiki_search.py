@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ INDEX_FORMAT = 1
 
 _PASSAGES, _STARTS, _META = "passages.jsonl", "starts.npy", "meta.json"
 _STOPWORDS = "english"
+
+_SENTENCE_ENDS = ("", ".", "!", "?", ":", "\n")
+_SMALL_WORDS = re.compile(r"[ \t]*(?:(?:the|a|an|of|in|on|at|by|to|from) )*[\"(]?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,9 +185,12 @@ class WikiSearch:
         line = self._lines[self._starts[index] : self._starts[index + 1]].tobytes()
         return Passage(**json.loads(line))
 
-    def can_help_at(self, before: str, context: CallContext) -> bool:
-        """Whether the text has begun: there is something to ask about."""
-        return any(char.isalnum() for char in before)
+    def can_help_at(self, before: str, after: str, context: CallContext) -> bool:
+        """Whether a sentence has begun and a name or a number comes next."""
+        has_begun = before.rstrip(" \"')")[-1:] not in _SENTENCE_ENDS
+        small_words = _SMALL_WORDS.match(after)
+        first = after[small_words.end() :][:1] if small_words else ""
+        return has_begun and (first.isupper() or first.isdigit())
 
     def is_right(self, result: str, after: str) -> bool | None:
         """None: no rule tells whether a passage is what the text needs."""
