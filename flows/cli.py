@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import settings
-from toolformer_core.config import PipelineConfig, Runtime, edit, parse_config
+from toolformer_core.config import PipelineConfig, Runtime, edit, parse_config, parse_yaml
 from toolformer_core.errors import ConfigError, ToolformerError, ZeroYieldError
 from toolformer_core.presets import PRESETS, preset
 
@@ -257,13 +257,11 @@ def _config(
 
 
 def _read_config(path: Path) -> PipelineConfig:
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"--config {path}: cannot be read as YAML ({first})") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: cannot be read ({error})") from error
+    content = parse_yaml(text, f"--config {path}")
     if not isinstance(content, dict):
         raise ConfigError(f"--config {path}: expected settings, as in corpus: {{sources: [...]}}")
     return parse_config(content)

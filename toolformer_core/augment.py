@@ -79,6 +79,7 @@ def insert_calls(document: Document, calls: Sequence[FilterDecision]) -> Augment
                 start=start,
                 end=start + len(before + inserted + after),
                 result_start=start + len(before) + len(without_result),
+                result_end=start + len(before) + len(inserted),
             )
         )
         pieces += [kept_text, before, inserted, after]

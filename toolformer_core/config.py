@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from toolformer_core.errors import ConfigError
 
@@ -19,7 +20,7 @@ PerTool: TypeAlias = Value | dict[str, Value]
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Nats = Annotated[float, Field(ge=0, le=10)]
-Count = Annotated[int, Field(ge=1, le=10_000)]
+Count = Annotated[int, Field(ge=1, le=10_000, strict=True)]
 
 WIKIPEDIA_SAMPLE = (
     "package://gensim/test/test_data/"
@@ -319,8 +320,34 @@ def edit(config: PipelineConfig, assignments: Sequence[str]) -> PipelineConfig:
         key, separator, text = assignment.partition("=")
         if not separator:
             raise ConfigError(f"--set {assignment!r}: expected key=value, as in sample.seed=1")
-        _assign(content, key.split("."), yaml.safe_load(text), key)
-    return parse_config(content)
+        _assign(content, key.split("."), parse_yaml(text, f"--set {key}"), key)
+    edited = parse_config(content)
+    for assignment in assignments:
+        _check_tool_key(assignment.partition("=")[0].split("."), content, edited.tools.enabled)
+    return edited
+
+
+def parse_yaml(text: str, name: str) -> Any:  # Any: whatever the text says
+    """YAML 1.2 as plain values ("on" is a word, only true and false are booleans).
+
+    Raises: ConfigError with the first line of what is wrong.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        first = " ".join(str(error).split())
+        raise ConfigError(f"{name}: {text[:60]!r} is not YAML ({first[:120]})") from error
+
+
+def _check_tool_key(path: list[str], content: Any, enabled: Sequence[str]) -> None:
+    """Refuse a per-tool value for a tool that is not there: it would change nothing."""
+    for part in path[:-1]:
+        content = content[part]
+    if "default" in content and path[-1] not in ("default", *enabled):
+        raise ConfigError(
+            f"unknown setting {'.'.join(path)!r}: no tool {path[-1]!r} is enabled; enabled: "
+            f"{', '.join(enabled)}"
+        )
 
 
 def _assign(content: dict[str, Any], path: list[str], value: Any, key: str) -> None:
@@ -350,10 +377,25 @@ def parse_config(content: Mapping[str, Any]) -> PipelineConfig:  # Any: read fro
     try:
         return PipelineConfig.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
+        # Of a per-tool setting's two readings, the one that reached a plain value is meant.
+        errors = sorted(error.errors(), key=lambda e: isinstance(e["input"], dict | list))
+        where, allowed = _key_path(errors[0]["loc"], content), errors[0]["msg"]
+        if errors[0]["type"] == "extra_forbidden":
             raise ConfigError(f"unknown setting {where!r}") from error
-        shown = f"{where} = {first['input']!r}: " if where else ""
-        raise ConfigError(f"{shown}{message}") from error
+        shown = f"{where} = {errors[0]['input']!r}: " if where else ""
+        raise ConfigError(f"{shown}{allowed.removeprefix('Value error, ')}") from error
+
+
+def _key_path(location: Sequence[int | str], content: Any) -> str:  # Any: nested settings
+    """The dotted key of an error, without the names that pydantic gives to alternatives."""
+    parts = []
+    for number, part in enumerate(location):
+        is_last_missing = number == len(location) - 1 and "[" not in str(part)
+        if isinstance(content, dict) and (part in content or is_last_missing):
+            content = content.get(part)
+        elif isinstance(content, list | tuple) and isinstance(part, int):
+            content = content[part]
+        else:
+            continue
+        parts.append(str(part))
+    return ".".join(parts)

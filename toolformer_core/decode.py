@@ -92,10 +92,10 @@ class Decoder:
 
     def _batches(self, order: Sequence[_Row], encoded: Sequence[list[int]]) -> list[list[_Row]]:
         """Rows of similar length whose prompts and completions fit the token budget."""
-        batches: list[list[_Row]] = [[]]
+        batches: list[list[_Row]] = []
         for row in order:
             length = len(encoded[row.index]) + self.config.max_new_tokens
-            if batches[-1] and (len(batches[-1]) + 1) * length > self.lm.token_budget:
+            if not batches or (len(batches[-1]) + 1) * length > self.lm.token_budget:
                 batches.append([])
             batches[-1].append(row)
         return batches
@@ -129,6 +129,7 @@ class Decoder:
         """Append the row's next token: a pending one of a result, or the model's choice."""
         if row.pending:
             row.token_ids.append(row.pending.popleft())
+            row.is_done = not row.pending and row.num_chosen >= self.config.max_new_tokens
             return
         token = self._choose(row, logits_V)
         ends = (self.lm.tokenizer.eos_token_id, self.lm.document_start_id)

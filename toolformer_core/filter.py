@@ -88,7 +88,13 @@ def filter_calls(scored: Sequence[ScoredCall], filtering_threshold: float) -> li
 
 def _decide(call: ScoredCall, threshold: float) -> FilterDecision:
     reason = None
-    if not math.isfinite(call.loss_reduction):
+    losses = (
+        call.loss_without_call,
+        call.loss_with_empty_result,
+        call.loss_with_result,
+        call.loss_reduction,
+    )
+    if not all(map(math.isfinite, losses)):
         reason = DropReason.NOT_FINITE
     elif call.loss_reduction < threshold:
         reason = DropReason.BELOW_THRESHOLD

@@ -121,13 +121,17 @@ def training_example(
 ) -> TrainingExample:
     """Tokens and labels of one text between two document-start tokens, cut to the length."""
     tokens = lm.tokenize(document.augmented_text)
-    masked = [] if config.train_on_results else [(c.result_start, c.end) for c in document.calls]
+    offsets = tokens.char_offsets
+    results = [] if config.train_on_results else document.calls
+    # A token counts as the tool's where any of its characters is: " Today" starts a space early.
+    masked = {
+        k
+        for k in range(len(tokens.token_ids))
+        if any(offsets[k] < c.result_end and offsets[k + 1] > c.result_start for c in results)
+    }
+    kept = [IGNORED if k in masked else token for k, token in enumerate(tokens.token_ids)]
     ids = [lm.document_start_id, *tokens.token_ids, lm.document_start_id]
-    starts = [-1, *tokens.char_offsets]
-    labels = [
-        IGNORED if any(first <= start < last for first, last in masked) else token
-        for token, start in zip(ids, starts, strict=True)
-    ]
+    labels = [lm.document_start_id, *kept, lm.document_start_id]
     length = config.max_sequence_tokens
     return TrainingExample(input_ids=tuple(ids[:length]), labels=tuple(labels[:length]))
 

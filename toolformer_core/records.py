@@ -142,7 +142,8 @@ class CallSpan:
     char_offset: int  # in the original text
     start: int  # in the augmented text
     end: int
-    result_start: int  # the result and its closing bracket, in the augmented text
+    result_start: int  # what the tool wrote, in the augmented text,
+    result_end: int  # up to the end of the closing bracket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

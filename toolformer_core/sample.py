@@ -11,7 +11,6 @@ places where no call can be right are left out before the choice (config look_ah
 """
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +34,13 @@ from toolformer_core.tools.base import Tool, context_of, looks_ahead
 STAGE_VERSION = 1
 
 _DOCUMENTS_PER_READ = 8
+_COUNTS = (
+    "documents",
+    "documents_too_long",
+    "documents_without_place",
+    "positions",
+    "positions_pruned",
+)
 _ATOM = re.compile(r"[^\W_]+(?:[.,'][^\W_]+)*")  # a word or a number, not to be split
 
 
@@ -73,7 +79,8 @@ def sample_calls(
     documents_too_long, documents_without_place, positions (sampled) and positions_pruned; every
     sample is a row, so the calls by reason follow from the rows.
     """
-    counts = Counter(documents=len(documents))
+    counts = dict.fromkeys(_COUNTS, 0)
+    counts["documents"] = len(documents)
     prompt = annotation_prompt(tool)
     reserve = len(lm.tokenize(prompt.head + prompt.tail).token_ids) + config.max_call_tokens + 16
     candidates = []
@@ -95,7 +102,7 @@ def sample_calls(
         counts["positions"] += len(positions)
         counts["positions_pruned"] += num_pruned
         calls += _sample_positions(positions, reading, tool, config)
-    return calls, dict(counts)
+    return calls, counts
 
 
 def annotation_prompt(tool: Tool) -> AnnotationPrompt:

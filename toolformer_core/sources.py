@@ -18,8 +18,8 @@ def resolve_package_path(name: str) -> str:
     package, _, inner = name.removeprefix(PACKAGE_SCHEME).partition("/")
     try:
         spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):  # a parent that is missing, an empty name
-        spec = None
+    except (ImportError, ValueError) as error:  # a parent that is missing, an empty name
+        raise ConfigError(f"{name}: {error}; expected package://PACKAGE/FILE") from error
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
             f"{name}: package {package} is not installed; run "

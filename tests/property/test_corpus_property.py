@@ -38,7 +38,7 @@ def test_clean_text_is_idempotent_and_can_be_stored(text: str) -> None:
     cleaned.encode("utf-8")
 
 
-@given(content=st.binary(max_size=200), max_row_bytes=st.integers(1, 50))
+@given(content=st.binary(max_size=200), max_row_bytes=st.integers(4, 50))
 def test_read_json_lines_gives_one_row_per_line_of_any_bytes(
     content: bytes, max_row_bytes: int
 ) -> None:
@@ -48,7 +48,7 @@ def test_read_json_lines_gives_one_row_per_line_of_any_bytes(
     assert [row.row_number for row in rows] == expected
 
 
-@given(content=st.binary(max_size=200), max_row_bytes=st.integers(1, 50))
+@given(content=st.binary(max_size=200), max_row_bytes=st.integers(4, 50))
 def test_read_paragraphs_takes_any_bytes(content: bytes, max_row_bytes: int) -> None:
     rows = list(read_paragraphs(io.BytesIO(content), "x", max_row_bytes))
     numbers = [row.row_number for row in rows]

@@ -143,6 +143,7 @@ def call_span(**fields: Fields) -> CallSpan:
         "start": 35,
         "end": 63,
         "result_start": 59,
+        "result_end": 62,
     }
     return build(CallSpan, defaults, **fields)
 

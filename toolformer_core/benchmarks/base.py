@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from toolformer_core.tools.base import NUMBER_PATTERN
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkItem:
@@ -30,13 +32,20 @@ def first_words_contain(answer: str, gold: tuple[str, ...], num_words: int) -> b
 
     Source: paper, section 4.2.1 (five words, LAMA, also used for the temporal sets).
     """
-    words = " ".join(answer.split()[:num_words]).casefold()
-    return any(
-        re.search(rf"(?<!\w){re.escape(g.casefold())}(?!\w)", words) is not None for g in gold
-    )
+    words = _without_commas(" ".join(answer.split()[:num_words])).casefold()
+    wanted = [re.escape(_without_commas(g).casefold()) for g in gold]
+    return any(re.search(rf"(?<!\w){g}(?!\w)", words) is not None for g in wanted)
 
 
-_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+")
+def _without_commas(text: str) -> str:
+    """The text with 1,234 written as 1234."""
+    return re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text)
+
+
+# A sign counts only where no word or number ends right before it: not in COVID-19.
+_NUMBER = re.compile(
+    rf"(?:(?<![\w.])(?P<sign>[-\u2212]) ?)?[$\u20ac\u00a3]? ?(?P<number>{NUMBER_PATTERN})"
+)
 
 
 def first_number(answer: str) -> float | None:
@@ -45,13 +54,14 @@ def first_number(answer: str) -> float | None:
     Thousands separators and a currency sign are ignored. Source: paper, section 4.2.2, footnote 7.
     """
     if "=" in answer and (after := _NUMBER.search(answer.split("=", 1)[1])):
-        return _value(after[0])
+        return _value(after)
     match = _NUMBER.search(answer)
-    return _value(match[0]) if match else None
+    return _value(match) if match else None
 
 
-def _value(text: str) -> float:
-    return float(text.replace(",", "").replace("$", ""))
+def _value(match: re.Match[str]) -> float:
+    number = float(match["number"].replace(",", ""))
+    return -number if match["sign"] else number
 
 
 def number_is_right(answer: str, gold: tuple[str, ...]) -> bool:

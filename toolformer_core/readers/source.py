@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from toolformer_core.errors import ConfigError
 from toolformer_core.readers.files import open_files
 from toolformer_core.readers.generated import REASONING_GYM_SCHEME, open_generated
 from toolformer_core.readers.hub import HUB_SCHEME, open_hub
@@ -32,10 +31,4 @@ def open_source(name: str) -> Source:
         return open_hub(name)
     if name.startswith(REASONING_GYM_SCHEME):
         return open_generated(name)
-    try:
-        path = resolve_package_path(name)
-    except (ImportError, ValueError) as error:  # package://a.b/FILE without a, package:///FILE
-        raise ConfigError(
-            f"corpus.sources: {name!r}: {error}; expected package://PACKAGE/FILE"
-        ) from error
-    return open_files(path)
+    return open_files(resolve_package_path(name))

@@ -13,7 +13,7 @@ import ast
 import operator
 import re
 import unicodedata
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
 
@@ -90,7 +90,10 @@ class Calculator:
         stated = _STATED.search(after)
         if stated is None or stated.start("number") >= CHECKED_CHARS:
             return None
-        return _signed(stated) == Decimal(result)
+        try:
+            return _signed(stated) == Decimal(result)
+        except InvalidOperation:  # a result that was cut to nothing but a sign
+            return None
 
 
 def normalise(expression: str) -> str:

@@ -1,0 +1,110 @@
+"""Steps 1 and 3 of the paper (section 2), written straight from its formulas: slow and obvious.
+
+One document, one position, one call, one token at a time, in float64; nothing is shared with the
+code it checks but the records and the protocol of the model. Where the paper is silent, it makes
+the choices that the modules state: places do not split a word, weights are renormalised where
+fewer tokens are left.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from toolformer_core.lm import LanguageModel, LossRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceVerdict:
+    """L+, the two terms of L-, their difference in nats, and whether the call is kept."""
+
+    loss_with_result: float
+    loss_without_call: float
+    loss_with_empty_result: float
+    loss_reduction: float
+    is_kept: bool
+
+
+def reference_places(text: str, char_offsets: Sequence[int]) -> list[int]:
+    """Token indices where a call may stand: not inside a word or a number, not behind a space."""
+    places = []
+    for token_index, c in enumerate(char_offsets):
+        is_last_of_offset = (
+            token_index + 1 == len(char_offsets) or char_offsets[token_index + 1] != c
+        )
+        behind_space = c > 0 and text[c - 1] == " "
+        if is_last_of_offset and not behind_space and not _splits_word(text, c):
+            places.append(token_index)
+    return places
+
+
+def _splits_word(text: str, c: int) -> bool:
+    """Whether the characters at c - 1 and c belong to one word or number, such as 1,000.5."""
+
+    def letter(k: int) -> bool:
+        return 0 <= k < len(text) and text[k].isalnum()
+
+    def joint(k: int) -> bool:
+        return 0 <= k < len(text) and text[k] in ".,'" and letter(k - 1) and letter(k + 1)
+
+    left, right = letter(c - 1) or joint(c - 1), letter(c) or joint(c)
+    return left and right
+
+
+def reference_positions(
+    probabilities: Sequence[float],
+    places: Collection[int],
+    sampling_threshold: float,
+    max_positions: int,
+) -> list[int]:
+    """I = {i : p_i > tau_s}; the k highest if there are more; ties go to the earlier."""
+    chosen: list[int] = []
+    while len(chosen) < max_positions:
+        left = [
+            i for i in sorted(places) if i not in chosen and probabilities[i] > sampling_threshold
+        ]
+        if not left:
+            break
+        chosen.append(max(left, key=lambda i: probabilities[i]))
+    return sorted(chosen)
+
+
+def reference_weights(num_available: int) -> list[float]:
+    """w_t = w~_t / sum w~_s with w~_t = max(0, 1 - 0.2 t), over the tokens that exist."""
+    raw = [max(0.0, 1 - 0.2 * t) for t in range(num_available)]
+    total = math.fsum(raw)
+    return [weight / total for weight in raw]
+
+
+def reference_loss(lm: LanguageModel, text: str, i: int, prefix: str) -> float:
+    """L_i(z) = - sum_{j >= i} w_{j-i} log p_M(x_j | z, x_1..x_{j-1}); 0 if no token is left."""
+    tokens = lm.tokenize(text)
+    n = len(tokens.token_ids)
+    total = 0.0
+    for j, weight in zip(range(i, n), reference_weights(n - i), strict=True):
+        if weight > 0:
+            request = LossRequest(prefix=prefix, tokens=tokens, first=j, last=j + 1)
+            [[negative_log_probability]] = lm.token_losses([request])
+            total += weight * negative_log_probability
+    return total
+
+
+def reference_verdict(
+    lm: LanguageModel, text: str, i: int, call: tuple[str, str, str], filtering_threshold: float
+) -> ReferenceVerdict:
+    """Whether L- - L+ >= tau_f; `call` is (tool, argument, result), free of brackets and arrows.
+
+    z stands before x_1, parted from it by a line break.
+    """
+    tool, argument, result = call
+    plus = reference_loss(lm, text, i, f"[{tool}({argument}) -> {result}]\n")
+    without_call = reference_loss(lm, text, i, "")
+    with_empty = reference_loss(lm, text, i, f"[{tool}({argument}) -> ]\n")
+    minus = with_empty if with_empty < without_call else without_call
+    is_finite = all(math.isfinite(loss) for loss in (plus, without_call, with_empty))
+    return ReferenceVerdict(
+        loss_with_result=plus,
+        loss_without_call=without_call,
+        loss_with_empty_result=with_empty,
+        loss_reduction=minus - plus,
+        is_kept=is_finite and minus - plus >= filtering_threshold,
+    )
