@@ -18,7 +18,7 @@ def corpus(config: CorpusConfig, runtime: Runtime) -> list[Path]:
     """Manifests of the documents and of the quarantined rows."""
     identity = corpus_digest(config)
     folder = stage_folder(runtime.root, "corpus", "all", identity)
-    shards = run_one(
+    shards, is_cached = run_one(
         corpus_shards,
         {"config": config, "content_digest": identity, "folder": folder},
         root=runtime.root,
@@ -27,7 +27,15 @@ def corpus(config: CorpusConfig, runtime: Runtime) -> list[Path]:
     )
     parts = {"corpus": shards.documents, "quarantine": (shards.quarantine,)}
     manifests = [
-        publish_stage(stage, "all", identity, refs, 0, {"config": config}, runtime.root)
+        publish_stage(
+            stage,
+            "all",
+            identity,
+            refs,
+            len(refs) if is_cached else 0,
+            {"config": config},
+            runtime.root,
+        )
         for stage, refs in parts.items()
     ]
     report_stage("corpus", manifests)

@@ -23,13 +23,14 @@ def finetune(
     inputs = {"augmented": list(load_stage(augmented).shards), "base": base, "config": config}
     identity = fingerprint("finetune", STAGE_VERSION, inputs)
     folder = stage_folder(runtime.root, "finetune", "all", identity)
-    return run_one(
+    tuned, _ = run_one(
         finetune_shards,
         {**inputs, "folder": folder, "runtime": runtime},
         root=runtime.root,
         name="finetune-all-00000",
         is_intact=model_is_intact,
     )
+    return tuned
 
 
 @flow(name="finetune-run")

@@ -140,7 +140,7 @@ def run_one(
     root: Path,
     name: str,
     is_intact: Callable[[Result], bool],
-) -> Result:
-    """The result of one cached task run, computed anew if its files have gone."""
-    results, _ = run_shards(single, [call], root=root, names=[name], is_intact=is_intact)
-    return results[0]
+) -> tuple[Result, bool]:
+    """The result of one task run, computed anew if its files have gone; whether it was cached."""
+    results, num_cached = run_shards(single, [call], root=root, names=[name], is_intact=is_intact)
+    return results[0], num_cached == 1

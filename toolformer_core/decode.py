@@ -202,15 +202,17 @@ class Decoder:
 
     def _generation(self, row: _Row) -> Generation:
         decode = self.lm.tokenizer.decode
+        spans = row.spans
+        if row.call_start is not None:  # the tokens ran out inside a call
+            spans = [*spans, (row.call_start, len(row.token_ids))]
         pieces, reached = [], 0
-        for first, last in row.spans:
+        for first, last in spans:
             pieces.append(decode(row.token_ids[reached:first]))
             reached = last
         pieces.append(decode(row.token_ids[reached:]))
-        unfinished = row.call_start is not None
         return Generation(
             completion=decode(row.token_ids),
             answer="".join(pieces),
             calls=tuple(row.calls),
-            num_malformed=row.num_malformed + unfinished,
+            num_malformed=row.num_malformed + (row.call_start is not None),
         )

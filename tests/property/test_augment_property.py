@@ -41,7 +41,14 @@ def test_insert_calls_spans_are_the_calls_in_order_and_apart(case):
     augmented = insert_calls(doc, calls)
     reached = 0
     for call, span in zip(calls, augmented.calls, strict=True):
-        assert reached <= span.start < span.result_start < span.result_end <= span.end <= len(augmented.augmented_text)
+        assert (
+            reached
+            <= span.start
+            < span.result_start
+            < span.result_end
+            <= span.end
+            <= len(augmented.augmented_text)
+        )
         reached = span.end
         written = parse_call(augmented.augmented_text[span.start : span.end].strip(" "))
         assert (written.tool, written.argument, written.result) == (

@@ -54,7 +54,9 @@ def test_insert_calls_several_calls_stand_in_text_order():
 def test_insert_calls_result_span_is_the_result_and_its_bracket():
     calls = [decision("a", char_offset=0), decision("b", char_offset=34, result="9]1")]
     augmented = insert_calls(document(), calls)
-    results = [augmented.augmented_text[s.result_start : s.result_end].strip() for s in augmented.calls]
+    results = [
+        augmented.augmented_text[s.result_start : s.result_end].strip() for s in augmented.calls
+    ]
     assert results == ["91]", "9\\]1]"]
 
 

@@ -1,0 +1,354 @@
+"""What makes a task run anew and what does not: on a small task, and on the keys of the real ones.
+
+The small task is made with `shard_task` like the real ones and runs on a test server.
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+import types
+import typing
+from pathlib import Path
+
+import pytest
+from prefect import Task, flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+import tasks
+from tasks._policies import ContentKey, is_transient, run_one, run_shards, shard_task
+from tasks.resources import ToolRef
+from tests.support.builders import document
+from toolformer_core.config import (
+    AugmentConfig,
+    CorpusConfig,
+    EvaluateConfig,
+    ExecuteConfig,
+    FinetuneConfig,
+    Runtime,
+    SampleConfig,
+    ScoreConfig,
+)
+from toolformer_core.corpus import CorpusShards
+from toolformer_core.errors import ConfigError, DataError, TransientStorageError, TransientToolError
+from toolformer_core.finetune import FinetuneResult
+from toolformer_core.models import ModelRef
+from toolformer_core.records import Document
+from toolformer_core.shards import ShardRef, is_intact, read_shard, write_shard
+
+RUNS: list[tuple[str, int]] = []  # (task, shard_index) of every execution
+FAULTS: dict[int, list[Exception]] = {}  # shard_index -> what the next executions raise
+
+
+def _copy(name: str, documents: ShardRef, folder: Path) -> ShardRef:
+    RUNS.append((name, documents.shard_index))
+    if FAULTS.get(documents.shard_index):
+        raise FAULTS[documents.shard_index].pop(0)
+    rows = read_shard(documents, Document)
+    path = folder / f"{name}-{documents.shard_index}.parquet"
+    return write_shard(
+        rows, Document, path, shard_index=documents.shard_index, counts={"documents": len(rows)}
+    )
+
+
+@shard_task("copy", 1)
+def copy_shard(
+    documents: ShardRef, config: SampleConfig, folder: Path, runtime: Runtime
+) -> ShardRef:
+    return _copy("copy", documents, folder)
+
+
+@shard_task("copy", 1)
+def copy_again(
+    documents: ShardRef, config: SampleConfig, folder: Path, runtime: Runtime
+) -> ShardRef:
+    return _copy("again", documents, folder)
+
+
+def at_once(task):
+    """The task without pauses between its tries."""
+    return task.with_options(retry_delay_seconds=0, retry_jitter_factor=None)
+
+
+@pytest.fixture(autouse=True)
+def _clean():
+    RUNS.clear()
+    FAULTS.clear()
+
+
+def shard(folder, shard_index, text="Some words that are long enough.") -> ShardRef:
+    rows = [document(document_id=f"document-{shard_index}", text=text)]
+    path = folder / "in" / f"part-{shard_index}.parquet"
+    return write_shard(rows, Document, path, shard_index=shard_index, counts={})
+
+
+def call(root, documents, **changed):
+    defaults = {"config": SampleConfig(), "folder": root / "out", "runtime": Runtime(root=root)}
+    return {"documents": documents, **defaults, **changed}
+
+
+@pytest.fixture
+def root(tmp_path, prefect_server):
+    return tmp_path
+
+
+@pytest.fixture
+def calls(root):
+    return [call(root, shard(root, k)) for k in range(3)]
+
+
+def run(task, calls, root):
+    """(results, number cached, shards executed)."""
+    names = [f"copy-{k:05d}" for k in range(len(calls))]
+
+    @flow(name="copy", task_runner=ThreadPoolTaskRunner(max_workers=1))
+    def copy_flow():
+        return run_shards(task, calls, root=root, names=names, is_intact=is_intact)
+
+    RUNS.clear()
+    results, num_cached = copy_flow()
+    return results, num_cached, [shard_index for _, shard_index in RUNS]
+
+
+def test_second_run_is_all_hits_and_gives_equal_refs(calls, root):
+    first, num_cached, executed = run(copy_shard, calls, root)
+    assert (num_cached, executed) == (0, [0, 1, 2])
+    assert all(isinstance(result, ShardRef) for result in first)
+    second, num_cached, executed = run(copy_shard, calls, root)
+    assert (num_cached, executed) == (3, [])
+    assert second == first
+
+
+def test_changed_runtime_and_input_path_are_still_hits(calls, root):
+    first, _, _ = run(copy_shard, calls, root)
+    elsewhere = [
+        {
+            **one,
+            "documents": shard(root / "moved", k),
+            "runtime": Runtime(root=root / "other", device="cuda", token_budget=64),
+            "folder": root / "other",
+        }
+        for k, one in enumerate(calls)
+    ]
+    again, num_cached, executed = run(copy_shard, elsewhere, root)
+    assert (num_cached, executed, again) == (3, [], first)
+
+
+def test_changed_config_is_a_miss(calls, root):
+    run(copy_shard, calls, root)
+    changed = [{**one, "config": SampleConfig(seed=1)} for one in calls]
+    assert run(copy_shard, changed, root)[1:] == (0, [0, 1, 2])
+
+
+def test_changed_input_content_is_a_miss_for_that_shard_alone(calls, root):
+    run(copy_shard, calls, root)
+    calls[1] = call(root, shard(root, 1, "Other words that are long enough."))
+    assert run(copy_shard, calls, root)[1:] == (2, [1])
+
+
+def test_changed_stage_version_is_a_miss(calls, root):
+    run(copy_shard, calls, root)
+    newer = copy_shard.with_options(cache_policy=ContentKey(stage="copy", version=2))
+    assert run(newer, calls, root)[1:] == (0, [0, 1, 2])
+
+
+def test_two_tasks_with_equal_arguments_do_not_share_a_result(calls, root):
+    copied, _, _ = run(copy_shard, calls, root)
+    again, num_cached, executed = run(copy_again, calls, root)
+    assert (num_cached, executed) == (0, [0, 1, 2])
+    assert [ref.path for ref in again] != [ref.path for ref in copied]
+
+
+def test_cached_result_without_its_file_is_computed_anew(calls, root):
+    first, _, _ = run(copy_shard, calls, root)
+    Path(first[1].path).unlink()
+    second, num_cached, executed = run(copy_shard, calls, root)
+    assert (num_cached, executed, second) == (2, [1], first)
+    assert all(is_intact(ref) for ref in second)
+    assert run(copy_shard, calls, root)[1:] == (3, [])
+
+
+def test_cached_result_with_a_damaged_file_is_computed_anew(calls, root):
+    first, _, _ = run(copy_shard, calls, root)
+    Path(first[2].path).write_bytes(b"no Parquet")
+    assert run(copy_shard, calls, root)[1:] == (2, [2])
+
+
+@pytest.mark.parametrize(
+    "error", [TransientToolError("refused"), TransientStorageError("lost"), ConnectionError()]
+)
+def test_transient_error_is_retried(calls, root, error):
+    FAULTS[1] = [error, error]
+    results, _, executed = run(at_once(copy_shard), calls, root)
+    assert executed == [0, 1, 1, 1, 2]
+    assert [ref.shard_index for ref in results] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("error", [ConfigError("bad"), DataError("bad"), ValueError("bad")])
+def test_lasting_error_is_not_retried_and_the_other_shards_run(calls, root, error):
+    FAULTS[0] = [error]
+    with pytest.raises(type(error), match="bad"):
+        run(at_once(copy_shard), calls, root)
+    assert [shard_index for _, shard_index in RUNS] == [0, 1, 2]
+    results, num_cached, executed = run(copy_shard, calls, root)
+    assert (num_cached, executed) == (2, [0])
+    assert [ref.shard_index for ref in results] == [0, 1, 2]
+
+
+def test_transient_error_is_given_up_after_three_retries(calls, root):
+    FAULTS[2] = [TransientToolError("refused")] * 9
+    with pytest.raises(TransientToolError):
+        run(at_once(copy_shard), calls, root)
+    assert [shard_index for _, shard_index in RUNS] == [0, 1, 2, 2, 2, 2]
+
+
+def test_run_one_is_cached_and_repaired(calls, root):
+    @flow(name="copy-one")
+    def copy_one():
+        return run_one(copy_shard, calls[0], root=root, name="copy-00000", is_intact=is_intact)
+
+    first = copy_one()
+    assert copy_one() == first
+    Path(first.path).unlink()
+    assert copy_one() == first
+    assert [shard_index for _, shard_index in RUNS] == [0, 0]
+
+
+def test_results_are_stored_below_the_root(calls, root):
+    run(copy_shard, calls, root)
+    assert len(list((root / "results").iterdir())) == 3
+
+
+# The real tasks: keys are computed, nothing runs.
+
+
+def real_tasks() -> dict[str, Task]:
+    modules = [
+        importlib.import_module(f"tasks.{module.name}")
+        for module in pkgutil.iter_modules(tasks.__path__)
+    ]
+    found = [value for module in modules for value in vars(module).values()]
+    shards = [
+        task
+        for task in found
+        if isinstance(task, Task) and isinstance(task.cache_policy, ContentKey)
+    ]
+    return {task.name: task for task in shards}
+
+
+REAL = real_tasks()
+RESULT_TYPES = {ShardRef, CorpusShards, FinetuneResult}
+
+
+def shard_ref(digest="a", path="one.parquet"):
+    return ShardRef(path=path, digest=digest, num_rows=1, shard_index=0, counts={})
+
+
+def model_ref(digest="m", path="/one"):
+    return ModelRef(path=path, digest=digest, dtype="float32")
+
+
+def tool_ref(digest="t", index_folder=None):
+    return ToolRef(
+        name="Calculator", digest=digest, index_folder=index_folder, max_snippet_chars=200
+    )
+
+
+# Parameter name -> (a value, one that gives the same result, others that do not).
+SHARD = (shard_ref(), shard_ref(path="two.parquet"), [shard_ref("b")])
+SHARDS = ([shard_ref()], [shard_ref(path="two.parquet")], [[shard_ref("b")], [shard_ref()] * 2])
+MODEL = (model_ref(), model_ref(path="/two"), [model_ref("n")])
+VALUES = {
+    "documents": SHARD,
+    "proposed": SHARD,
+    "executed": SHARD,
+    "scored": SHARD,
+    "decisions": SHARDS,
+    "augmented": SHARDS,
+    "model": MODEL,
+    "base": MODEL,
+    "tool": (tool_ref(), tool_ref(index_folder="/two"), [tool_ref("u")]),
+    "tools": ([tool_ref()], [tool_ref(index_folder="/two")], [[tool_ref("u")], []]),
+    "content_digest": ("c", "c", ["d"]),
+    "benchmark": ("dateset", "dateset", ["word_problems"]),
+    "benchmark_digest": ("", "", ["x"]),
+    "arm": ("on", "on", ["base", "disabled"]),
+    "num_scored_tokens": (5, 5, [4]),
+    "filtering_threshold": (0.5, 0.5, [0.6]),
+    "cutoffs": ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}, [{"a": 1.5, "b": 2.0}, {}]),
+    "execute": (ExecuteConfig(), ExecuteConfig(), [ExecuteConfig(max_result_chars=9)]),
+    "folder": (Path("/one"), Path("/two"), []),
+    "runtime": (Runtime(), Runtime(device="cuda", token_budget=99, root=Path("/r")), []),
+}
+CONFIGS = {
+    "corpus_shards": (CorpusConfig(), CorpusConfig(max_documents=3)),
+    "sample_shard": (SampleConfig(), SampleConfig(temperature=0.3)),
+    "execute_shard": (ExecuteConfig(), ExecuteConfig(timeout_seconds=3)),
+    "score_shard": (ScoreConfig(), ScoreConfig(prefix_separator=" ")),
+    "augment_shard": (AugmentConfig(), AugmentConfig(max_calls_per_document=1)),
+    "finetune_shards": (FinetuneConfig(), FinetuneConfig(seed=5)),
+    "evaluate_shard": (EvaluateConfig(), EvaluateConfig(seed=5)),
+}
+
+
+def values_of(name, parameter):
+    if parameter == "config":
+        value, other = CONFIGS[name]
+        return value, value.model_copy(), [other]
+    return VALUES[parameter]
+
+
+def parameters_of(task):
+    return [name for name in typing.get_type_hints(task.fn) if name != "return"]
+
+
+def key_of(task, inputs):
+    context = types.SimpleNamespace(task=task)
+    return task.cache_policy.compute_key(context, inputs, {})
+
+
+def base_inputs(task):
+    return {name: values_of(task.name, name)[0] for name in parameters_of(task)}
+
+
+PARAMETERS = [(name, parameter) for name in REAL for parameter in parameters_of(REAL[name])]
+
+
+def test_every_stage_has_its_cached_task():
+    stages = {"corpus", "sample", "execute", "score", "filter", "augment", "finetune", "evaluate"}
+    assert {task.cache_policy.stage for task in REAL.values()} == stages
+
+
+@pytest.mark.parametrize(("name", "parameter"), PARAMETERS)
+def test_real_task_key_changes_with_content_alone(name, parameter):
+    task = REAL[name]
+    inputs = base_inputs(task)
+    key = key_of(task, inputs)
+    _, same, others = values_of(name, parameter)
+    assert key_of(task, {**inputs, parameter: same}) == key
+    keys = {key, *(key_of(task, {**inputs, parameter: other}) for other in others)}
+    assert len(keys) == 1 + len(others)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_task_key_changes_with_the_stage_version(name):
+    task = REAL[name]
+    policy = dataclasses.replace(task.cache_policy, version=task.cache_policy.version + 1)
+    newer = task.with_options(cache_policy=policy)
+    assert key_of(newer, base_inputs(task)) != key_of(task, base_inputs(task))
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_task_takes_its_version_from_the_core(name):
+    policy = REAL[name].cache_policy
+    stage = "filter" if policy.stage == "score" else policy.stage
+    core = importlib.import_module(f"toolformer_core.{stage}")
+    assert policy.version == core.STAGE_VERSION
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_task_is_stored_and_returns_a_reference(name):
+    task = REAL[name]
+    assert task.persist_result
+    assert task.retries == 3
+    assert task.retry_condition_fn is is_transient
+    assert typing.get_type_hints(task.fn)["return"] in RESULT_TYPES

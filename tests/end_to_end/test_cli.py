@@ -1,0 +1,240 @@
+"""The command line: bad input gives one clear line and exit code 2; figures come as JSON.
+
+`invoke` runs `main` in this process, as the console script would; one test starts a real process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from flows import cli
+from tasks.index import funnel
+
+COMMANDS = [
+    [],
+    ["run"],
+    ["annotate"],
+    ["funnel"],
+    ["calls"],
+    ["finetune"],
+    ["generate"],
+    ["evaluate"],
+    ["tools"],
+    ["tools", "list"],
+    ["tools", "call"],
+]
+
+
+@pytest.fixture
+def invoke(monkeypatch, capsys):
+    """(exit code, standard output, standard error) of a command line."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["toolformer", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        output, errors = capsys.readouterr()
+        return code, output, errors
+
+    return run
+
+
+def assert_one_line(outcome, *expected):
+    code, output, errors = outcome
+    assert code == 2
+    assert output == ""
+    assert errors.count("\n") == 1
+    assert errors.startswith("toolformer: ")
+    assert "Traceback" not in errors
+    for part in expected:
+        assert part in errors
+
+
+@pytest.fixture
+def annotate(invoke, project, tmp_path):
+    """`toolformer annotate` on the project's settings, with further arguments."""
+
+    def run(*arguments, out=tmp_path / "out"):
+        return invoke("annotate", "--config", project.config_file, "--out", out, *arguments)
+
+    return run
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_exits_with_zero(invoke, command):
+    code, output, errors = invoke(*command, "--help")
+    assert (code, errors) == (0, "")
+    assert "Usage: " in output
+
+
+def test_missing_corpus_is_one_line(annotate, tmp_path):
+    missing = tmp_path / "missing.jsonl"
+    assert_one_line(annotate("--corpus", missing), str(missing))
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", '{"text": "short"}\n', "{oops\n"])
+def test_empty_corpus_is_one_line(annotate, tmp_path, content):
+    corpus = tmp_path / "empty.jsonl"
+    corpus.write_text(content)
+    assert_one_line(annotate("--corpus", corpus), "empty.jsonl", "no usable document")
+
+
+def test_unknown_tool_is_one_line(annotate):
+    assert_one_line(annotate("--tools", "Calculator,Oracle"), "'Oracle'", "Calendar")
+
+
+@pytest.mark.parametrize("key", ["sample.tau", "nothing.seed", "seed"])
+def test_unknown_setting_is_one_line(annotate, key):
+    unknown = "nothing" if key == "nothing.seed" else key
+    assert_one_line(annotate("--set", f"{key}=1"), f"unknown setting {unknown!r}")
+
+
+def test_unknown_setting_in_a_file_is_one_line(invoke, project, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(project.config_file.read_text() + "colour: red\n")
+    outcome = invoke("annotate", "--config", path, "--out", tmp_path / "out")
+    assert_one_line(outcome, "colour")
+
+
+@pytest.mark.parametrize("value", ["99", "-1", "many", "[1]"])
+def test_threshold_out_of_range_is_one_line(annotate, value):
+    key = "filter.filtering_threshold"
+    assert_one_line(annotate("--set", f"{key}={value}"), key)
+
+
+def test_threshold_below_what_was_sampled_is_one_line(annotate):
+    assert_one_line(annotate("--set", "sample.prune_below=0.5"), "prune_below")
+
+
+def test_setting_without_a_value_is_one_line(annotate):
+    assert_one_line(annotate("--set", "sample.seed"), "key=value")
+
+
+def test_setting_that_is_no_yaml_is_one_line(annotate):
+    assert_one_line(annotate("--set", "corpus.sources=[a"), "corpus.sources")
+
+
+def test_model_folder_without_weights_is_one_line(annotate, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    assert_one_line(annotate("--model", folder), str(folder), "no weights")
+
+
+def test_missing_settings_file_is_one_line(invoke, tmp_path):
+    outcome = invoke("run", "--config", tmp_path / "missing.yaml", "--out", tmp_path / "out")
+    assert_one_line(outcome, "missing.yaml")
+
+
+def test_unknown_preset_is_one_line(invoke, tmp_path):
+    assert_one_line(invoke("run", "--preset", "huge", "--out", tmp_path / "out"), "huge", "demo")
+
+
+def test_output_that_is_a_file_is_one_line(annotate, tmp_path):
+    path = tmp_path / "file"
+    path.write_text("")
+    assert_one_line(annotate(out=path), str(path), "is a file")
+
+
+def test_output_of_another_configuration_is_one_line(annotate, finished):
+    project, _ = finished
+    outcome = annotate("--set", "sample.seed=6", out=project.root)
+    assert_one_line(outcome, str(project.root), "sample.seed", "'5'", "'6'")
+
+
+@pytest.mark.parametrize("command", ["funnel", "calls"])
+def test_folder_without_a_run_is_one_line(invoke, tmp_path, command):
+    assert_one_line(invoke(command, "--out", tmp_path), str(tmp_path), "toolformer annotate")
+
+
+def test_wrong_query_is_one_line(invoke, finished):
+    outcome = invoke("calls", "--out", finished[0].root, "--sql", "SELECT nothing FROM nowhere")
+    assert_one_line(outcome, "nowhere")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["Oracle", "1"], ["Calendar", "--date", "yesterday"], ["Calculator", "8 / 0"]],
+    ids=" ".join,
+)
+def test_tool_call_of_a_bad_call_never_raises(invoke, arguments):
+    code, output, errors = invoke("tools", "call", *arguments)
+    assert "Traceback" not in output + errors
+    assert (output + errors).count("\n") == 1
+    assert code == (2 if errors else 0)
+
+
+def test_bad_input_in_a_real_process_is_one_line(tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", "from flows.cli import main; main()", "run"),
+            *("--preset", "smoke", "--corpus", "missing.jsonl", "--out", str(tmp_path / "out")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ},
+    )
+    assert_one_line((done.returncode, done.stdout, done.stderr), "missing.jsonl")
+    assert not (tmp_path / "out").exists()
+
+
+def test_funnel_json_is_that_of_the_index(invoke, finished):
+    project, _ = finished
+    code, output, _ = invoke("funnel", "--out", project.root, "--json")
+    assert code == 0
+    assert json.loads(output) == funnel(project.root / "calls.duckdb")
+
+
+def test_funnel_table_shows_every_tool(invoke, finished):
+    code, output, errors = invoke("funnel", "--out", finished[0].root)
+    assert (code, errors) == (0, "")
+    assert "Calculator" in output
+    assert "kept" in output
+
+
+def test_calls_json_has_one_row_per_call(invoke, finished):
+    root = finished[0].root
+    code, output, _ = invoke("calls", "--out", root, "--limit", "9999", "--json")
+    assert code == 0
+    rows = json.loads(output)
+    assert len(rows) == sum(row["calls"] for row in funnel(root / "calls.duckdb").values())
+    assert set(rows[0]) == {"tool", "argument", "result", "loss_reduction", "kept", "reason"}
+    sql = "SELECT count(*) AS n FROM candidates WHERE kept"
+    _, output, _ = invoke("calls", "--out", root, "--sql", sql, "--json")
+    assert json.loads(output) == [{"n": sum(row["kept"] for row in rows)}]
+
+
+def test_tools_list_json_names_the_tools(invoke):
+    code, output, _ = invoke("tools", "list", "--json")
+    assert code == 0
+    assert [row["name"] for row in json.loads(output)] == ["Calculator", "Calendar", "WikiSearch"]
+
+
+def test_tools_call_json_has_the_result(invoke):
+    code, output, _ = invoke("tools", "call", "Calculator", "34 + 57", "--json")
+    assert code == 0
+    assert json.loads(output)["result"] == "91"
+
+
+def test_generate_json_has_text_and_calls(invoke, calling_llama_folder):
+    arguments = ["--call-top-k", "1", "--max-new-tokens", "24", "--tools", "Calculator", "--json"]
+    code, output, _ = invoke("generate", "--model", calling_llama_folder, "3 + 4 is", *arguments)
+    assert code == 0
+    answer = json.loads(output)
+    assert answer["text"].startswith(" [Calculator(3 + 4) -> 7]")
+    assert [(c["tool"], c["argument"], c["result"]) for c in answer["calls"]] == [
+        ("Calculator", "3 + 4", "7")
+    ]
+
+
+@pytest.mark.parametrize("command", [["generate", "3 + 4 is"], ["evaluate"]], ids=" ".join)
+def test_missing_model_is_one_line(invoke, tmp_path, command):
+    assert_one_line(invoke(*command, "--model", tmp_path / "missing"), "missing")

@@ -1,0 +1,305 @@
+"""The transformers adapter against references without cache, batch or padding."""
+
+import collections
+import copy
+import itertools
+
+import pytest
+import torch
+
+from toolformer_core.hf_lm import HFLanguageModel
+from toolformer_core.lm import (
+    AnnotationPrompt,
+    ContinuationRequest,
+    LossRequest,
+    SamplingSettings,
+)
+from toolformer_core.models import ModelRef, load_model
+
+PROMPT = AnnotationPrompt(head="Copy the text. Input: The mill.\nInput:\n", tail="\nOutput:\n")
+TEXTS = (
+    "She bought 34 apples and 57 pears.",
+    "Today is Tuesday; the mill [is] closed.",
+    "5 + 6 = 11",
+)
+GREEDY = SamplingSettings(temperature=0, top_p=1, max_tokens=12, stop="]")
+SAMPLED = SamplingSettings(temperature=1, top_p=1, max_tokens=10, stop="]")
+
+
+def load(folder, token_budget=4096):
+    ref = ModelRef(path=str(folder), digest="", dtype="float32")
+    return load_model(ref, "cpu", token_budget)
+
+
+@pytest.fixture(scope="module", params=["tiny_llama_folder", "tiny_gpt2_folder"])
+def lm(request):
+    return load(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(scope="module", params=["tiny_llama", "tiny_gpt2", "calling_llama"])
+def continuing_lm(request):
+    return load(request.getfixturevalue(f"{request.param}_folder"))
+
+
+@torch.inference_mode()
+def reference_logits(model, token_ids):
+    """Logits of every position of one sequence: one forward, no cache, no mask."""
+    return model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0]
+
+
+def reference_losses(lm, model64, request):
+    ids = [
+        lm.document_start_id,
+        *lm.encode(request.prefix),
+        *request.tokens.token_ids[: request.last],
+    ]
+    logprobs_TV = reference_logits(model64, ids).log_softmax(-1)
+    width = request.last - request.first
+    return [-float(logprobs_TV[t - 1, ids[t]]) for t in range(len(ids) - width, len(ids))]
+
+
+def loss_requests(lm):
+    tokens = [lm.tokenize(text) for text in TEXTS]
+    prefixes = ("", "[Calculator(34 + 57) -> 91]\n", "[Calendar() -> ]\n")
+    spans = [(0, 5), (3, 8), (7, 7), (6, 9)]
+    requests = [
+        LossRequest(prefix=prefix, tokens=t, first=first, last=last)
+        for prefix in prefixes
+        for t in tokens
+        for first, last in spans
+    ]
+    whole = [LossRequest(prefix="", tokens=t, first=0, last=len(t.token_ids)) for t in tokens]
+    return requests + whole
+
+
+@pytest.fixture(scope="module")
+def expected_losses(lm):
+    model64 = copy.deepcopy(lm.model).double()
+    return [reference_losses(lm, model64, request) for request in loss_requests(lm)]
+
+
+def assert_losses_close(found, expected):
+    assert [len(row) for row in found] == [len(row) for row in expected]
+    for row, reference in zip(found, expected, strict=True):
+        assert row == pytest.approx(reference, abs=1e-4)
+
+
+@pytest.mark.parametrize("token_budget", [1, 64, 400, 100_000])
+def test_token_losses_any_budget_equal_float64_reference(lm, expected_losses, token_budget):
+    other = HFLanguageModel(lm.model, lm.tokenizer, token_budget)
+    assert_losses_close(other.token_losses(loss_requests(lm)), expected_losses)
+
+
+def test_token_losses_any_order_and_batch_equal_float64_reference(lm, expected_losses):
+    requests = loss_requests(lm)
+    found = lm.token_losses(requests[::-1])[::-1]
+    assert_losses_close(found, expected_losses)
+    halves = lm.token_losses(requests[::2]), lm.token_losses(requests[1::2])
+    assert_losses_close(halves[0], expected_losses[::2])
+    assert_losses_close(halves[1], expected_losses[1::2])
+
+
+def test_token_losses_longer_than_one_head_chunk_equal_float64_reference(lm):
+    tokens = lm.tokenize(" ".join(TEXTS * 4))
+    request = LossRequest(prefix="x", tokens=tokens, first=0, last=len(tokens.token_ids))
+    assert request.last > 128
+    expected = reference_losses(lm, copy.deepcopy(lm.model).double(), request)
+    assert_losses_close(lm.token_losses([request]), [expected])
+
+
+def test_token_losses_of_nothing_are_empty(lm):
+    tokens = lm.tokenize(TEXTS[0])
+    assert lm.token_losses([]) == []
+    nothing = LossRequest(prefix="", tokens=tokens, first=4, last=4)
+    assert lm.token_losses([nothing]) == [()]
+
+
+def test_start_ids_are_the_tokens_that_spell_an_opening_bracket(lm):
+    assert sorted(lm.tokenizer.decode([i]) for i in lm.start_ids) == [" [", "["]
+
+
+def prompt_ids(lm, tokens, token_index, start=""):
+    """P(x), x_1..x_i-1 and the opening, as tokens."""
+    return [
+        lm.document_start_id,
+        *lm.encode(PROMPT.head),
+        *tokens.token_ids,
+        *lm.encode(PROMPT.tail),
+        *tokens.token_ids[:token_index],
+        *lm.encode(start),
+    ]
+
+
+def test_start_probabilities_every_position_equals_one_forward_each(lm):
+    tokens = [lm.tokenize(text) for text in TEXTS]
+    found = lm.read(PROMPT, tokens).start_probabilities
+    model64 = copy.deepcopy(lm.model).double()
+    for row, text in zip(found, tokens, strict=True):
+        expected = [
+            float(
+                reference_logits(model64, prompt_ids(lm, text, i))[-1]
+                .softmax(-1)[list(lm.start_ids)]
+                .sum()
+            )
+            for i in range(len(text.token_ids) + 1)
+        ]
+        assert row == pytest.approx(expected, abs=1e-5)
+
+
+def test_start_probabilities_do_not_depend_on_what_else_is_read(lm):
+    tokens = [lm.tokenize(text) for text in TEXTS]
+    together = lm.read(PROMPT, tokens).start_probabilities
+    alone = [lm.read(PROMPT, [text]).start_probabilities[0] for text in tokens]
+    assert list(together) == alone
+
+
+def reference_continuation(lm, tokens, request, settings):
+    """Greedy, token by token, each from a full forward without a cache."""
+    ids = prompt_ids(lm, tokens, request.token_index, request.start)
+    chosen = []
+    while True:
+        chosen.append(int(reference_logits(lm.model, ids + chosen)[-1].argmax()))
+        text = lm.tokenizer.decode(chosen)
+        if settings.stop in text:
+            return text.split(settings.stop)[0], True
+        if chosen[-1] == lm.tokenizer.eos_token_id or len(chosen) == settings.max_tokens:
+            return text, False
+
+
+def continuation_requests(lm, tokens):
+    """Several positions per document, the same one twice, and two openings."""
+    return [
+        ContinuationRequest(document_index=d, token_index=i, start=start, seed=17 * i + d + s)
+        for d, text in enumerate(tokens)
+        for i in (0, 2, len(text.token_ids) // 2, len(text.token_ids))
+        for start in (" [", "[Calculator(", " [Calculator(")
+        for s in range(2)
+    ]
+
+
+def as_pairs(continuations):
+    return [(c.text, c.is_closed) for c in continuations]
+
+
+@pytest.mark.parametrize("stop", ["]", "a"])
+def test_continuations_greedy_equal_decoding_without_cache(continuing_lm, stop):
+    lm = continuing_lm
+    tokens = [lm.tokenize(text) for text in TEXTS]
+    requests = continuation_requests(lm, tokens)
+    settings = SamplingSettings(temperature=0, top_p=1, max_tokens=12, stop=stop)
+    expected = [
+        reference_continuation(lm, tokens[r.document_index], r, settings) for r in requests[::2]
+    ]
+    found = lm.read(PROMPT, tokens).continuations(requests, settings)
+    assert as_pairs(found[::2]) == expected
+    assert as_pairs(found[1::2]) == expected  # same position and opening, another seed
+
+
+def test_continuations_greedy_close_and_end_open(calling_llama_folder):
+    lm = load(calling_llama_folder)
+    tokens = [lm.tokenize("3 + 4 is 7."), lm.tokenize("8 + 9 is 17.")]
+    requests = continuation_requests(lm, tokens)
+    found = lm.read(PROMPT, tokens).continuations(requests, GREEDY)
+    assert {c.is_closed for c in found} == {True, False}
+
+
+def test_continuations_any_order_are_the_same(continuing_lm):
+    lm = continuing_lm
+    tokens = [lm.tokenize(text) for text in TEXTS]
+    requests = continuation_requests(lm, tokens)
+    reading = lm.read(PROMPT, tokens)
+    found = as_pairs(reading.continuations(requests, SAMPLED))
+    shuffled = [k for step in range(5) for k in range(step, len(requests), 5)]
+    again = as_pairs(reading.continuations([requests[k] for k in shuffled], SAMPLED))
+    assert again == [found[k] for k in shuffled]
+
+
+def test_continuations_sampled_depend_on_the_seed_alone(continuing_lm):
+    lm = continuing_lm
+    tokens = [lm.tokenize(text) for text in TEXTS]
+    requests = continuation_requests(lm, tokens)[::3]
+    found = as_pairs(lm.read(PROMPT, tokens).continuations(requests, SAMPLED))
+    for request, expected in zip(requests, found, strict=True):
+        alone = ContinuationRequest(
+            document_index=0,
+            token_index=request.token_index,
+            start=request.start,
+            seed=request.seed,
+        )
+        reading = lm.read(PROMPT, [tokens[request.document_index]])
+        assert as_pairs(reading.continuations([alone], SAMPLED)) == [expected]
+
+
+def test_continuations_of_one_position_differ_by_seed(lm):
+    tokens = [lm.tokenize(TEXTS[0])]
+    requests = [
+        ContinuationRequest(document_index=0, token_index=3, start=" [", seed=seed)
+        for seed in (1, 2, 3, 1)
+    ]
+    first, second, third, again = lm.read(PROMPT, tokens).continuations(requests, SAMPLED)
+    assert len({first.text, second.text, third.text}) == 3
+    assert again == first
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_continuations_follow_the_models_distribution(lm, top_p):
+    tokens = lm.tokenize(TEXTS[0])
+    requests = [
+        ContinuationRequest(document_index=0, token_index=4, start=" [", seed=seed)
+        for seed in range(4000)
+    ]
+    settings = SamplingSettings(temperature=0.7, top_p=top_p, max_tokens=1, stop="not one token")
+    drawn = collections.Counter(
+        c.text for c in lm.read(PROMPT, [tokens]).continuations(requests, settings)
+    )
+    logits_V = reference_logits(lm.model, prompt_ids(lm, tokens, 4, " ["))[-1]
+    masses = sorted(
+        ((float(p), i) for i, p in enumerate((logits_V / 0.7).softmax(-1))), reverse=True
+    )
+    nucleus, reached = {}, 0.0
+    for mass, token in masses:
+        if reached < top_p:
+            nucleus[token] = mass
+            reached += mass
+    expected = collections.Counter()
+    for token, mass in nucleus.items():
+        expected[lm.tokenizer.decode([token])] += mass / reached
+    assert set(drawn) <= set(expected)
+    distance = sum(abs(drawn[text] / 4000 - p) for text, p in expected.items()) / 2
+    assert distance < 0.09  # 4000 fair draws from such a distribution stay below
+
+
+TRICKY = {
+    "emoji": "I \U0001f600\U0001f680 you \U0001f469\u200d\U0001f680!",
+    "ends_with_emoji": "done \U0001f44d\U0001f3fd",
+    "right_to_left": "\u05e9\u05dc\u05d5\u05dd and \u0645\u0631\u062d\u0628\u0627.",
+    "backslashes": r"C:\new\table \[x\] \\ end\\",
+    "brackets": "a [b](c) [[d]] -> ] [ e",
+    "spaces": "two  three   four    \t tab ",
+    "newlines": "\n\none\r\ntwo\n \nthree\n",
+    "combining": "e\u0301 na\u00efve \ufb01ne \u4e2d\u6587",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("name", TRICKY)
+def test_tokenize_offsets_cut_text_and_tokens_at_the_same_place(lm, name):
+    text = TRICKY[name]
+    tokens = lm.tokenize(text)
+    offsets = tokens.char_offsets
+    assert len(offsets) == len(tokens.token_ids) + 1
+    assert (offsets[0], offsets[-1]) == (0, len(text))
+    assert list(offsets) == sorted(offsets)
+    pieces = [text[a:b] for a, b in itertools.pairwise(offsets)]
+    assert "".join(pieces) == text
+    for i, offset in enumerate(offsets):
+        if offset in offsets[i + 1 : i + 2]:
+            continue  # inside a character: no place for a call
+        assert lm.tokenizer.decode(tokens.token_ids[:i]) == text[:offset]
+        assert lm.tokenizer.decode(tokens.token_ids[i:]) == text[offset:]
+
+
+def test_tokenize_every_character_border_of_plain_text_is_reached_or_inside_a_token(lm):
+    tokens = lm.tokenize("3 + 4")
+    assert tokens.char_offsets[0] == 0
+    assert len(set(tokens.char_offsets)) == len(tokens.token_ids) + 1
