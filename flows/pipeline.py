@@ -43,15 +43,16 @@ def _close_tracking(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
 def annotate(config: PipelineConfig, runtime: Runtime) -> list[Path]:
     """Corpus to C*: the manifests of all stages, C* last."""
     tracking = start_tracking(config, runtime)
-    manifests = _annotate(config, runtime, tracking)
-    index = index_run(manifests, config, runtime.root)
+    manifests, index = _annotate(config, runtime, tracking)
     report = write_report(index, config, [], describe_run(config, runtime, tracking), runtime.root)
     finish_tracking(tracking, index, report, runtime)
     return manifests
 
 
-def _annotate(config: PipelineConfig, runtime: Runtime, tracking: str | None) -> list[Path]:
-    """The stages from C to C*, each tracked as it ends; manifests in order, C* last."""
+def _annotate(
+    config: PipelineConfig, runtime: Runtime, tracking: str | None
+) -> tuple[list[Path], Path]:
+    """The stages from C to C*, each tracked as it ends: manifests, C* last, and the index."""
     model = prepare_model(config.model, runtime)
     tools = prepare_tools(config.tools, runtime)
     documents, quarantine = corpus(config.corpus, runtime)
@@ -70,15 +71,14 @@ def _annotate(config: PipelineConfig, runtime: Runtime, tracking: str | None) ->
     index = index_run(manifests, config, runtime.root)
     report_calls(index)
     track_losses(tracking, index, config, runtime)
-    return manifests
+    return manifests, index
 
 
 @flow(name="toolformer", on_failure=[_close_tracking], on_crashed=[_close_tracking])
 def run_pipeline(config: PipelineConfig, runtime: Runtime) -> list[Path]:
     """Corpus to report; the manifests of all stages."""
     tracking = start_tracking(config, runtime)
-    manifests = _annotate(config, runtime, tracking)
-    index = index_run(manifests, config, runtime.root)
+    manifests, index = _annotate(config, runtime, tracking)
     require_yield(index)
     base = prepare_model(config.model, runtime)
     tools = prepare_tools(config.tools, runtime)

@@ -16,6 +16,7 @@ _DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -42,6 +43,8 @@ def apply_defaults() -> None:
     """Quiet, local and offline; Prefect's database lies in the shared folder."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(home().absolute() / "prefect"))
+    database = home().absolute() / "prefect"
+    if os.environ.setdefault("PREFECT_HOME", str(database)) == str(database):
+        database.mkdir(parents=True, exist_ok=True)  # Prefect warns if its parent is missing
     # bm25s sets its own logger to DEBUG on import; a filter outlives that.
     logging.getLogger("bm25s").addFilter(lambda record: record.levelno >= logging.WARNING)

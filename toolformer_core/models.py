@@ -53,10 +53,15 @@ def resolve_model(config: ModelConfig, home: Path) -> ModelRef:
 
 def load_model(ref: ModelRef, device: str, token_budget: int) -> HFLanguageModel:
     """Load a model folder for inference."""
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped in transformers
+    _hide_progress_bars()
     model: Any = AutoModelForCausalLM.from_pretrained(ref.path, dtype=getattr(torch, ref.dtype))
     tokenizer = AutoTokenizer.from_pretrained(ref.path)
     return HFLanguageModel(model.to(device).eval(), tokenizer, token_budget)
+
+
+def _hide_progress_bars() -> None:
+    """Loading takes seconds; transformers' bars would only break up our own."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped in transformers
 
 
 def folder_digest(folder: Path, dtype: str) -> str:
@@ -114,6 +119,7 @@ def _convert_gguf(path: Path, folder: Path) -> None:
 
     Raises: ConfigError if the rebuilt model's float32 logits differ from the loaded one's.
     """
+    _hide_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32

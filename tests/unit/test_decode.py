@@ -210,3 +210,10 @@ def test_generate_stops_at_max_new_tokens_when_a_result_comes_last(lm):
 
 def test_generate_nothing_gives_nothing(lm):
     assert generate(lm, []) == []
+
+
+def test_generate_out_of_tokens_inside_a_call_leaves_it_out_of_the_answer(lm):
+    (generation,) = generate(lm, ["3 + 4 is"], call_top_k=1, max_new_tokens=5)
+    assert "[Calculator(" in generation.completion
+    assert "[" not in generation.answer
+    assert (generation.calls, generation.num_malformed) == ((), 1)
