@@ -17,6 +17,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from tasks import index
 from toolformer_core.config import PipelineConfig
@@ -86,15 +87,13 @@ def _funnel_figure(tool: str, counts: Row) -> Figure:
     figure, axes = _axes(1.9, tool)
     values = [counts[step] for step in _STEPS]
     bars = axes.barh(_STEPS, values, color=_PALE, edgecolor=_INK, linewidth=0.8)
-    axes.bar_label(bars, labels=[f"{value:,}" for value in values], padding=3)
-    if counts["right"]:
-        label = f"right: {counts['right']} of {counts['checkable']} checkable"
-        axes.barh(
-            ["kept"], [counts["right"]], color=_SHADE, edgecolor=_INK, hatch="////", label=label
-        )
-        axes.legend(loc="lower right", frameon=False)
+    labels = [f"{value:,}" for value in values]
+    if counts["checkable"]:
+        labels[-1] += f" ({counts['right']} of {counts['checkable']} checkable right)"
+        axes.barh(["kept"], [counts["right"]], color=_SHADE, edgecolor=_INK, hatch="////")
+    axes.bar_label(bars, labels=labels, padding=3)
     axes.invert_yaxis()
-    axes.margins(x=0.15)
+    axes.margins(x=0.45)
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
     return figure
@@ -157,9 +156,10 @@ def _histogram_figure(tool: str, bins: Sequence[Row], in_force: Sequence[float])
     if max(row["n"] for row in bins) > _LOG_SCALE_FROM:
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.7)
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlabel("loss_reduction, nats")
     axes.set_ylabel("calls")
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 

@@ -47,7 +47,9 @@ def resolve_model(config: ModelConfig, home: Path) -> ModelRef:
         folder = _downloaded(name, config.revision)
     _check_folder(folder)
     return ModelRef(
-        path=str(folder), digest=folder_digest(folder, config.dtype), dtype=config.dtype
+        path=str(folder.absolute()),
+        digest=folder_digest(folder, config.dtype),
+        dtype=config.dtype,
     )
 
 
