@@ -12,7 +12,7 @@ from tasks.report import report_stage
 from toolformer_core.config import AugmentConfig, Runtime
 
 
-@flow(name="augment", task_runner=TOOL_RUNNER)
+@flow(name="augment", flow_run_name="augment", task_runner=TOOL_RUNNER)
 def augment(kept: list[Path], documents: Path, config: AugmentConfig, runtime: Runtime) -> Path:
     """The manifest of C*."""
     by_tool = [load_stage(manifest).shards for manifest in kept]

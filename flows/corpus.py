@@ -13,7 +13,7 @@ from toolformer_core.corpus import corpus_digest
 from toolformer_core.shards import stage_folder
 
 
-@flow(name="corpus", task_runner=TOOL_RUNNER)
+@flow(name="corpus", flow_run_name="corpus", task_runner=TOOL_RUNNER)
 def corpus(config: CorpusConfig, runtime: Runtime) -> list[Path]:
     """Manifests of the documents and of the quarantined rows."""
     identity = corpus_digest(config)

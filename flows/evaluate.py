@@ -14,7 +14,7 @@ from toolformer_core.config import EvaluateConfig, ExecuteConfig, Runtime
 from toolformer_core.models import ModelRef
 
 
-@flow(name="evaluate", task_runner=MODEL_RUNNER)
+@flow(name="evaluate", flow_run_name="evaluate", task_runner=MODEL_RUNNER)
 def evaluate(
     base: ModelRef,
     tuned: ModelRef,

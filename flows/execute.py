@@ -13,7 +13,7 @@ from tasks.resources import ToolRef
 from toolformer_core.config import ExecuteConfig, Runtime
 
 
-@flow(name="execute", task_runner=TOOL_RUNNER)
+@flow(name="execute", flow_run_name="execute", task_runner=TOOL_RUNNER)
 def execute(
     proposed: list[Path],
     documents: Path,

@@ -14,7 +14,7 @@ from toolformer_core.config import FilterConfig, Runtime, ScoreConfig, per_tool
 from toolformer_core.models import ModelRef
 
 
-@flow(name="score", task_runner=MODEL_RUNNER)
+@flow(name="score", flow_run_name="score", task_runner=MODEL_RUNNER)
 def score(
     executed: list[Path],
     documents: Path,
@@ -39,7 +39,7 @@ def score(
     return manifests
 
 
-@flow(name="filter", task_runner=TOOL_RUNNER)
+@flow(name="filter", flow_run_name="filter", task_runner=TOOL_RUNNER)
 def filter_scored(
     scored: list[Path], tools: list[ToolRef], config: FilterConfig, runtime: Runtime
 ) -> list[Path]:

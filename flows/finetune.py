@@ -15,7 +15,7 @@ from toolformer_core.models import ModelRef
 from toolformer_core.shards import stage_folder
 
 
-@flow(name="finetune", task_runner=MODEL_RUNNER)
+@flow(name="finetune", flow_run_name="finetune", task_runner=MODEL_RUNNER)
 def finetune(
     augmented: Path, base: ModelRef, config: FinetuneConfig, runtime: Runtime
 ) -> FinetuneResult:

@@ -39,7 +39,12 @@ def _close_tracking(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     fail_tracking(Runtime.model_validate(flow_run.parameters["runtime"]), str(flow_run.id))
 
 
-@flow(name="annotate", on_failure=[_close_tracking], on_crashed=[_close_tracking])
+@flow(
+    name="annotate",
+    flow_run_name="annotate-{runtime.root.name}",
+    on_failure=[_close_tracking],
+    on_crashed=[_close_tracking],
+)
 def annotate(config: PipelineConfig, runtime: Runtime) -> list[Path]:
     """Corpus to C*: the manifests of all stages, C* last."""
     tracking = start_tracking(config, runtime)
@@ -74,7 +79,12 @@ def _annotate(
     return manifests, index
 
 
-@flow(name="toolformer", on_failure=[_close_tracking], on_crashed=[_close_tracking])
+@flow(
+    name="toolformer",
+    flow_run_name="toolformer-{runtime.root.name}",
+    on_failure=[_close_tracking],
+    on_crashed=[_close_tracking],
+)
 def run_pipeline(config: PipelineConfig, runtime: Runtime) -> list[Path]:
     """Corpus to report; the manifests of all stages."""
     tracking = start_tracking(config, runtime)

@@ -14,7 +14,7 @@ from toolformer_core.config import Runtime, SampleConfig, ScoreConfig, for_tool
 from toolformer_core.models import ModelRef
 
 
-@flow(name="sample", task_runner=MODEL_RUNNER)
+@flow(name="sample", flow_run_name="sample", task_runner=MODEL_RUNNER)
 def sample(
     documents: Path,
     tools: list[ToolRef],

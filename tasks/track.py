@@ -164,14 +164,19 @@ def _experiment_id(client: MlflowClient, runtime: Runtime) -> str:
 
 
 def _paper_params(config: PipelineConfig) -> dict[str, Any]:
-    """The paper's symbols as params of their own, so that MLflow can compare runs by them."""
-    return {
+    """The paper's symbols as params of their own, per tool, so that runs compare by them."""
+    symbols: dict[str, Any] = {
         "tau_s": config.sample.sampling_threshold,
         "k_positions": config.sample.max_positions,
         "m": config.sample.samples_per_position,
         "tau_f": config.filter.filtering_threshold,
-        "k": config.evaluate.decode.call_top_k,
     }
+    by_tool = {
+        f"{symbol}.{tool}": per_tool(value, tool, symbol)
+        for symbol, value in symbols.items()
+        for tool in config.tools.enabled
+    }
+    return {**symbols, **by_tool, "k": config.evaluate.decode.call_top_k}
 
 
 def _points(metrics: Mapping[str, float]) -> list[Metric]:
