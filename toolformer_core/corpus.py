@@ -208,7 +208,7 @@ def _diagnosis(config: CorpusConfig, counts: Counter[str]) -> str:
     if counts["too_short"]:
         found.append(
             f"{counts['too_short']} passages shorter than min_document_chars "
-            f"{config.min_document_chars}"
+            f"{config.min_document_chars} (lower it to use them)"
         )
     return (
         f"corpus {', '.join(config.sources)} holds no usable document: "
