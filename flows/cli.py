@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from flows import settings
-from toolformer_core.config import PipelineConfig, Runtime, edit, parse_config, parse_yaml
+from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ConfigError, ToolformerError, ZeroYieldError
+from toolformer_core.overrides import edit, parse_config, parse_yaml
 from toolformer_core.presets import PRESETS, preset
 
 app = typer.Typer(

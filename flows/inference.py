@@ -18,12 +18,11 @@ from toolformer_core.config import (
     PipelineConfig,
     Runtime,
     ToolsConfig,
-    edit,
-    parse_config,
 )
 from toolformer_core.decode import Decoder
 from toolformer_core.execute import run_call
 from toolformer_core.models import resolve_model
+from toolformer_core.overrides import edit, parse_config
 from toolformer_core.presets import demo
 from toolformer_core.tools.base import NO_DOCUMENT, CallContext
 

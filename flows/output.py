@@ -6,10 +6,11 @@ from tasks.index import flat_settings
 from tasks.prepare import check_tools
 from tasks.publish import RUN_FILE, read_run, record_run
 from toolformer_core.benchmarks.registry import load_benchmark
-from toolformer_core.config import PipelineConfig, Runtime, parse_config
+from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.corpus import read_corpus
 from toolformer_core.errors import ConfigError
 from toolformer_core.models import resolve_model
+from toolformer_core.overrides import parse_config
 from toolformer_core.records import Document
 from toolformer_core.shards import read_manifest
 

@@ -11,7 +11,7 @@ from tasks.evaluate import score_shards
 from tasks.index import diagnose, funnel
 from tasks.publish import read_run
 from tasks.report import INDEX, PAGE
-from toolformer_core.config import parse_config
+from toolformer_core.overrides import parse_config
 from toolformer_core.shards import read_manifest
 
 _STEPS = ("documents", "positions", "calls", "parsed", "executed", "scored", "kept")

@@ -4,13 +4,10 @@
 Defaults here are neutral; complete runs (paper, demo, smoke) are in presets.py.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from toolformer_core.errors import ConfigError
 
@@ -308,94 +305,3 @@ def for_tool(config: SampleConfig, tool: str) -> SampleConfig:
     names = ("sampling_threshold", "max_positions", "samples_per_position")
     resolved = {name: per_tool(getattr(config, name), tool, name) for name in names}
     return config.model_copy(update=resolved)
-
-
-def edit(config: PipelineConfig, assignments: Sequence[str]) -> PipelineConfig:
-    """A copy of the configuration with `a.b=value` edits; values are read as YAML.
-
-    Raises: ConfigError naming the key, the value and what is allowed.
-    """
-    content: dict[str, Any] = config.model_dump(mode="json")  # Any: nested settings
-    for assignment in assignments:
-        key, separator, text = assignment.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {assignment!r}: expected key=value, as in sample.seed=1")
-        _assign(content, key.split("."), parse_yaml(text, f"--set {key}"), key)
-    edited = parse_config(content)
-    for assignment in assignments:
-        _check_tool_key(assignment.partition("=")[0].split("."), content, edited.tools.enabled)
-    return edited
-
-
-def parse_yaml(text: str, name: str) -> Any:  # Any: whatever the text says
-    """YAML 1.2 as plain values ("on" is a word, only true and false are booleans).
-
-    Raises: ConfigError with the first line of what is wrong.
-    """
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        first = " ".join(str(error).split())
-        raise ConfigError(f"{name}: {text[:60]!r} is not YAML ({first[:120]})") from error
-
-
-def _check_tool_key(path: list[str], content: Any, enabled: Sequence[str]) -> None:
-    """Refuse a per-tool value for a tool that is not there: it would change nothing."""
-    for part in path[:-1]:
-        content = content[part]
-    if "default" in content and path[-1] not in ("default", *enabled):
-        raise ConfigError(
-            f"unknown setting {'.'.join(path)!r}: no tool {path[-1]!r} is enabled; enabled: "
-            f"{', '.join(enabled)}"
-        )
-
-
-def _assign(content: dict[str, Any], path: list[str], value: Any, key: str) -> None:
-    """Set one nested key; a per-tool number turns into a table when a tool is named."""
-    for depth, part in enumerate(path[:-1]):
-        if not isinstance(content, dict) or part not in content:
-            raise ConfigError(_unknown_key(".".join(path[: depth + 1]), content))
-        if not isinstance(content[part], dict) and depth == len(path) - 2:
-            content[part] = {"default": content[part]}
-        content = content[part]
-    is_table = "default" in content
-    if not isinstance(content, dict) or (path[-1] not in content and not is_table):
-        raise ConfigError(_unknown_key(key, content))
-    content[path[-1]] = value
-
-
-def _unknown_key(key: str, content: Any) -> str:  # Any: nested settings
-    allowed = ", ".join(sorted(content)) if isinstance(content, dict) else "no key below it"
-    return f"unknown setting {key!r}; known here: {allowed}"
-
-
-def parse_config(content: Mapping[str, Any]) -> PipelineConfig:  # Any: read from YAML
-    """A pipeline configuration from nested keys.
-
-    Raises: ConfigError naming the first bad key, its value and what is allowed.
-    """
-    try:
-        return PipelineConfig.model_validate(content)
-    except ValidationError as error:
-        # Of a per-tool setting's two readings, the one that reached a plain value is meant.
-        errors = sorted(error.errors(), key=lambda e: isinstance(e["input"], dict | list))
-        where, allowed = _key_path(errors[0]["loc"], content), errors[0]["msg"]
-        if errors[0]["type"] == "extra_forbidden":
-            raise ConfigError(f"unknown setting {where!r}") from error
-        shown = f"{where} = {errors[0]['input']!r}: " if where else ""
-        raise ConfigError(f"{shown}{allowed.removeprefix('Value error, ')}") from error
-
-
-def _key_path(location: Sequence[int | str], content: Any) -> str:  # Any: nested settings
-    """The dotted key of an error, without the names that pydantic gives to alternatives."""
-    parts = []
-    for number, part in enumerate(location):
-        is_last_missing = number == len(location) - 1 and "[" not in str(part)
-        if isinstance(content, dict) and (part in content or is_last_missing):
-            content = content.get(part)
-        elif isinstance(content, list | tuple) and isinstance(part, int):
-            content = content[part]
-        else:
-            continue
-        parts.append(str(part))
-    return ".".join(parts)

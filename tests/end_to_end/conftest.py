@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolformer_core.config import PipelineConfig, Runtime, parse_config
+from toolformer_core.config import PipelineConfig, Runtime
+from toolformer_core.overrides import parse_config
 
 DAYS = ("Tuesday", "Wednesday", "Friday")
 NUM_DOCUMENTS = 14

@@ -3,8 +3,9 @@
 import pytest
 
 from tests.support.builders import pipeline_config
-from toolformer_core.config import SampleConfig, edit, for_tool, parse_config, per_tool
+from toolformer_core.config import SampleConfig, for_tool, per_tool
 from toolformer_core.errors import ConfigError
+from toolformer_core.overrides import edit, parse_config
 from toolformer_core.presets import PRESETS
 
 BASE = pipeline_config(
