@@ -206,10 +206,11 @@ def test_run_one_is_cached_and_repaired(calls, root):
     def copy_one():
         return run_one(copy_shard, calls[0], root=root, name="copy-00000", is_intact=is_intact)
 
-    first = copy_one()
-    assert copy_one() == first
+    first, was_cached = copy_one()
+    assert not was_cached
+    assert copy_one() == (first, True)
     Path(first.path).unlink()
-    assert copy_one() == first
+    assert copy_one() == (first, False)
     assert [shard_index for _, shard_index in RUNS] == [0, 0]
 
 
