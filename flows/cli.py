@@ -70,10 +70,10 @@ def run(
     """The whole method: corpus, sample, execute, filter, augment, finetune, evaluate, report."""
     config = _config(preset_name, config_file, assignments, corpus, tools, model)
     name = config_file.stem if config_file else preset_name
-    runtime = _runtime(out or settings.home() / name, device)
+    root = out or settings.home() / name
     # Without --out the folder is the preset's own, and going on in it is what one wants.
-    _run_flow("run_pipeline", config, runtime, update=update or out is None)
-    _show_run(runtime.root, as_json=as_json)
+    _run_flow("run_pipeline", config, _runtime(root, device), update=update or out is None)
+    _show_run(root, as_json=as_json)
 
 
 @app.command()
@@ -93,9 +93,8 @@ def annotate(
     if out is None:
         raise ConfigError("annotate: no output folder; pass --out DIR")
     config = _config(preset_name, config_file, assignments, corpus, tools, model)
-    runtime = _runtime(out, device)
-    _run_flow("annotate", config, runtime, update=update)
-    _show_run(runtime.root, as_json=as_json)
+    _run_flow("annotate", config, _runtime(out, device), update=update)
+    _show_run(out, as_json=as_json)
 
 
 @app.command()
@@ -269,7 +268,8 @@ def _read_config(path: Path) -> PipelineConfig:
 
 
 def _runtime(root: Path, device: str) -> Runtime:
-    return Runtime(root=root, home=settings.home(), device=device)
+    # Shards are referred to by path: a run must be readable from any working directory.
+    return Runtime(root=root.absolute(), home=settings.home(), device=device)
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -36,11 +36,11 @@ def generate_text(
     runtime: Runtime,
 ) -> dict[str, Any]:
     """The continuation and its calls; keys as in the design: text, calls."""
-    _, known_tools, known_decode = _description(model)
+    base, known_tools, known_decode = _description(model)
     changed = {name: value for name, value in decode.items() if value is not None}
     enabled = tuple(tools) if tools is not None else known_tools.enabled
     refs = tool_refs(known_tools.model_copy(update={"enabled": enabled}), runtime.home)
-    reference = resolve_model(ModelConfig(name_or_path=str(model)), runtime.home)
+    reference = resolve_model(_tuned(model, base), runtime.home)
     decoder = Decoder(
         get_model(reference, runtime.device, runtime.token_budget),
         {ref.name: get_tool(ref, at_inference=True) for ref in refs},
@@ -65,8 +65,8 @@ def evaluate_model(
     config: PipelineConfig = edit(parse_config(content), assignments)
     for spec in config.evaluate.benchmarks:
         load_benchmark(spec, 1, config.evaluate.seed)
-    tuned = resolve_model(ModelConfig(name_or_path=str(model)), runtime.home)
-    reference = resolve_model(ModelConfig(name_or_path=base), runtime.home)
+    tuned = resolve_model(_tuned(model, base), runtime.home)
+    reference = resolve_model(base, runtime.home)
     refs = tool_refs(tools, runtime.home)
     _, scores = evaluate(reference, tuned, refs, config.evaluate, config.execute, runtime)
     return scores
@@ -88,6 +88,12 @@ def call_one_tool(name: str, argument: str, date: str | None, runtime: Runtime) 
     }
 
 
-def _description(model: Path) -> tuple[str, ToolsConfig, DecodeConfig]:
+def _description(model: Path) -> tuple[ModelConfig, ToolsConfig, DecodeConfig]:
     """What toolformer.json says; a plain model is its own base and gets the default tools."""
-    return read_model_description(model) or (str(model), ToolsConfig(), DecodeConfig())
+    plain = ModelConfig(name_or_path=str(model))
+    return read_model_description(model) or (plain, ToolsConfig(), DecodeConfig())
+
+
+def _tuned(model: Path, base: ModelConfig) -> ModelConfig:
+    """The tuned model in the arithmetic of its base."""
+    return ModelConfig(name_or_path=str(model), dtype=base.dtype)

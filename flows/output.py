@@ -9,7 +9,7 @@ from toolformer_core.benchmarks.registry import load_benchmark
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.corpus import read_corpus
 from toolformer_core.errors import ConfigError
-from toolformer_core.models import resolve_model
+from toolformer_core.models import check_device, resolve_model
 from toolformer_core.overrides import parse_config
 from toolformer_core.records import Document
 from toolformer_core.shards import read_manifest
@@ -44,6 +44,7 @@ def check_inputs(config: PipelineConfig, runtime: Runtime, *, annotate_only: boo
 
     Raises: ConfigError or CorpusError naming the input, its value and the cure.
     """
+    check_device(runtime.device)
     check_tools(config.tools)
     rows = read_corpus(config.corpus)
     next(row for row in rows if isinstance(row, Document))

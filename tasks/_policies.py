@@ -30,6 +30,7 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 _LOCATION = frozenset({"folder", "runtime"})
+_EFFECT_TIMEOUT_SECONDS = 6 * 3600  # a search index over a whole encyclopedia takes hours
 _RETRY_DELAYS_SECONDS = [2.0, 10.0, 30.0]
 
 Runner = TaskRunner[PrefectFuture[Any]]
@@ -92,7 +93,7 @@ def effect_task(function: Callable[..., Result]) -> Task[..., Result]:
         retries=1,
         retry_delay_seconds=2,
         retry_condition_fn=is_transient,
-        timeout_seconds=600,
+        timeout_seconds=_EFFECT_TIMEOUT_SECONDS,
     )(function)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def evaluate_shard(
         get_model(model, runtime.device, runtime.token_budget),
         load_benchmark(benchmark, config.limit, config.seed),
         arm,
-        {tool.name: get_tool(tool, at_inference=True) for tool in tools},
+        # No clock: an item without a date must not be answered differently tomorrow.
+        {tool.name: get_tool(tool) for tool in tools},
         config.decode,
         execute,
     )
@@ -47,9 +49,11 @@ def evaluate_shard(
 
 
 def benchmark_digest(spec: str) -> str:
-    """Digest of a benchmark's file; empty for a generated set, which its settings decide."""
-    path = spec.partition("=")[2]
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else ""
+    """Digest of a benchmark's file, or of what generates it beside its settings."""
+    name, _, path = spec.partition("=")
+    if path:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return version("reasoning-gym") if name == "word_problems" else ""
 
 
 @effect_task

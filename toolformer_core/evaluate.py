@@ -17,7 +17,7 @@ from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.records import EvaluatedItem
 from toolformer_core.tools.base import CallContext, Tool
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 _NUM_RESAMPLES = 1000
 
 

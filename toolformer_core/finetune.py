@@ -36,7 +36,7 @@ from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.models import ModelRef, folder_digest
 from toolformer_core.records import AugmentedDocument, digest
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 IGNORED = -100
 _LOSS_CHUNK = 512  # tokens per pass through the vocabulary head
 _COMPLETE = "complete"  # marks a checkpoint that was written to its end
@@ -178,10 +178,12 @@ class _ChunkedLossTrainer(Trainer):
     ) -> Any:  # Any: as in Trainer
         """Loss per label of the batch (of the whole accumulated batch in training)."""
         causal = self.accelerator.unwrap_model(model)
-        hidden_BTH = causal.base_model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-        ).last_hidden_state
-        total = chunked_loss(hidden_BTH, causal.get_output_embeddings(), inputs["labels"])
+        # Autocast is put on the wrapped model's own forward, which is not called here.
+        with self.accelerator.autocast():
+            hidden_BTH = causal.base_model(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+            ).last_hidden_state
+            total = chunked_loss(hidden_BTH, causal.get_output_embeddings(), inputs["labels"])
         count = num_items_in_batch or (inputs["labels"][:, 1:] != IGNORED).sum()
         loss = total / count
         return (loss, {"loss": loss}) if return_outputs else loss

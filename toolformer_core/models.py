@@ -53,6 +53,18 @@ def resolve_model(config: ModelConfig, home: Path) -> ModelRef:
     )
 
 
+def check_device(device: str) -> None:
+    """Nothing, if torch can use the device.
+
+    Raises: ConfigError if it cannot.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"device {device!r} cannot be used: {first}") from error
+
+
 def load_model(ref: ModelRef, device: str, token_budget: int) -> HFLanguageModel:
     """Load a model folder for inference."""
     _hide_progress_bars()
@@ -92,7 +104,10 @@ def _downloaded(name: str, revision: str | None) -> Path:
 
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        if not any(folder.glob("*.safetensors")):  # an older model
+            snapshot_download(name, revision=revision, allow_patterns=["pytorch_model*"])
+        return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
             f"model {name!r}: not a folder, not a GGUF file, and the hub did not give it "

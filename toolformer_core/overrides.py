@@ -43,8 +43,8 @@ def parse_yaml(text: str, name: str) -> Any:  # Any: whatever the text says
 def _check_tool_key(path: list[str], content: Any, enabled: Sequence[str]) -> None:
     """Refuse a per-tool value for a tool that is not there: it would change nothing."""
     for part in path[:-1]:
-        content = content[part]
-    if "default" in content and path[-1] not in ("default", *enabled):
+        content = content[part] if isinstance(content, dict) else None
+    if isinstance(content, dict) and "default" in content and path[-1] not in ("default", *enabled):
         raise ConfigError(
             f"unknown setting {'.'.join(path)!r}: no tool {path[-1]!r} is enabled; enabled: "
             f"{', '.join(enabled)}"

@@ -221,7 +221,8 @@ def test_write_corpus_without_usable_document_says_why_and_writes_nothing(tmp_pa
     with pytest.raises(
         CorpusError,
         match=r"x\.jsonl holds no usable document: 3 rows quarantined \(bad_json 2, no_text 1\); "
-        r"1 passages shorter than min_document_chars 40 \(lower it to use them\); expected rows with a field 'text'",
+        r"1 passages shorter than min_document_chars 40 \(lower it to use them\); "
+        r"expected rows with a field 'text'",
     ):
         write_corpus(settings(str(path)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
