@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -57,11 +58,8 @@ def test_render_call_with_result_has_one_start_one_end_and_one_arrow(argument, r
 def test_render_call_with_result_ends_at_its_last_character_only(argument, result):
     rendered = render_call_with_result("QA", argument, result)
     for end in range(1, len(rendered)):
-        try:
+        with pytest.raises(NotationError):
             parse_call(rendered[:end])
-        except NotationError:
-            continue
-        raise AssertionError(f"{rendered[:end]!r} is a call within {rendered!r}")
 
 
 @given(text=TEXT)
