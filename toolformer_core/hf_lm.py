@@ -1,39 +1,41 @@
 """A transformers causal language model as the `LanguageModel` of the method.
 
-Reading: the few-shot head of P(x) is run once and its key/value cache shared by all documents.
-One forward over x, the tail and x again gives p_i for every position at once.
+Reading: the few-shot head of P(x) is run once and its keys and values shared by all documents.
+One forward over x, the tail and x again gives p_i for every position at once; the continuations of
+several documents then decode together as trees (hf_reading.py, hf_tree.py).
 
-Continuing: all continuations of a document decode together as one tree. The document's cache is
-not copied: each step feeds one token of every live continuation as one sequence, under a 4-D mask
-that lets a continuation see the document up to its own position i and its own tokens.
+Losses: requests with the same prefix and text share one sequence, and only the asked tokens go
+through the vocabulary head. Sequences are packed into one row of tokens (packing.py).
 
-Losses: rows end with the scored tokens and are padded on the left, so that only the last few
-positions go through the vocabulary head.
+A model whose attention cannot be packed gets the 4-D mask itself, one document at a time; one that
+misreads that too is decoded by copies. Which it is, is found out by trying, once per model.
 
-Shape legend: B batch, T tokens, Q query tokens, K key tokens, V vocabulary.
+Shape legend: B batch, T tokens, N tokens of all sequences, V vocabulary.
 """
 
-import copy
-import random
+import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
-from toolformer_core.lm import (
-    AnnotationPrompt,
-    Continuation,
-    ContinuationRequest,
-    LossRequest,
-    SamplingSettings,
-    TokenizedText,
-)
+from toolformer_core import packing
+from toolformer_core.hf_draw import token_texts
+from toolformer_core.hf_reading import CopiedReading, TreeReading, length_buckets
+from toolformer_core.hf_tree import Tree
+from toolformer_core.lm import AnnotationPrompt, LossRequest, TokenizedText
 from toolformer_core.notation import START
 
-_HEAD_CHUNK = 128  # positions per pass through the vocabulary head
+_LOGGER = logging.getLogger(__name__)
+
+_MAX_SCORED = 2048  # tokens through the vocabulary head in one forward pass
+_LIMITS = ("max_position_embeddings", "sliding_window")
+_HEAD_CHUNK = 128  # positions whose logits are held in float32 at a time
+_MISFITS = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""What a model raises that does not take our masks or layouts."""
 
 
 class HFLanguageModel:
@@ -48,12 +50,14 @@ class HFLanguageModel:
         self.model = model
         self.tokenizer = tokenizer
         self.token_budget = token_budget
-        self._heads: dict[str, DynamicCache] = {}
+        self._heads: dict[str, Tree] = {}
 
     @property
     def context_tokens(self) -> int:
-        """Longest sequence the model takes."""
-        return int(getattr(self.model.config, "max_position_embeddings", 1 << 20))
+        """Longest sequence that the model takes and attends to as a whole."""
+        config = self.model.config.get_text_config()
+        limits = (getattr(config, name, None) for name in _LIMITS)
+        return min((int(limit) for limit in limits if limit), default=1 << 20)
 
     @property
     def device(self) -> torch.device:
@@ -77,9 +81,8 @@ class HFLanguageModel:
     @cached_property
     def start_ids(self) -> tuple[int, ...]:
         """Every token that spells the start of a call, with and without a leading space."""
-        ids = sorted(set(self.tokenizer.get_vocab().values()))
-        texts = self.tokenizer.batch_decode([[i] for i in ids])
-        return tuple(i for i, text in zip(ids, texts, strict=True) if text.strip(" ") == START)
+        texts = token_texts(self.tokenizer)
+        return tuple(i for i, text in texts.items() if text.strip(" ") == START)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
@@ -103,56 +106,154 @@ class HFLanguageModel:
             text=text, token_ids=tuple(encoded["input_ids"]), char_offsets=(*starts, len(text))
         )
 
-    def read(self, prompt: AnnotationPrompt, texts: Sequence[TokenizedText]) -> "_TreeReading":
+    @cached_property
+    def is_packed(self) -> bool:
+        """Whether many sequences can go through the model as one row of tokens."""
+        if not packing.supports(self.model):
+            return False
+        return self._agrees("packed attention", lambda: _packed_probe(self.model, self._probe_ids))
+
+    @cached_property
+    def takes_mask(self) -> bool:
+        """Whether the model can decode a tree: packed, or under a 4-D mask of ours."""
+        if self.is_packed:
+            return True
+        found = self._agrees("a 4-D mask", lambda: _masked_probe(self.model, self._probe_ids))
+        if not found:
+            _LOGGER.warning(
+                "%s does not take a 4-D attention mask: every continuation is decoded as a copy "
+                "of its document, which is several times slower",
+                type(self.model).__name__,
+            )
+        return found
+
+    @cached_property
+    def _probe_ids(self) -> tuple[list[int], list[int]]:
+        """Two sequences of unlike length."""
+        return (
+            [self.document_start_id, *self.encode("Two and three are five, says the miller.")],
+            [self.document_start_id, *self.encode("On Tuesday the mill is closed")],
+        )
+
+    @torch.inference_mode()
+    def _agrees(self, what: str, probe: Callable[[], torch.Tensor]) -> bool:
+        """Whether the probe's logits are those of plain passes over each sequence."""
+        plain = [
+            self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=False).logits[0]
+            for ids in self._probe_ids
+        ]
+        expected_NV = torch.cat(plain).float()
+        try:
+            difference_NV = probe().float() - expected_NV
+        except _MISFITS as error:
+            _LOGGER.info("%s refuses %s: %s", type(self.model).__name__, what, error)
+            return False
+        # Rounding in bfloat16 moves logits by about a hundredth of their spread.
+        return bool(difference_NV.abs().mean() < 0.05 * expected_NV.std())
+
+    def read(
+        self, prompt: AnnotationPrompt, texts: Sequence[TokenizedText]
+    ) -> TreeReading | CopiedReading:
         """Read every text as P(x) followed by x; see the module docstring."""
-        return _TreeReading(self, prompt, texts)
+        return (TreeReading if self.takes_mask else CopiedReading)(self, prompt, texts)
 
     @torch.inference_mode()
     def token_losses(self, requests: Sequence[LossRequest]) -> list[tuple[float, ...]]:
-        """Negative log-likelihoods of the asked tokens, in nats, computed in float32."""
-        rows = [
-            [
-                self.document_start_id,
-                *self.encode(request.prefix),
-                *request.tokens.token_ids[: request.last],
-            ]
-            for request in requests
+        """Negative log-likelihoods of the asked tokens, in nats, computed in float32.
+
+        Where prefix and text together are longer than the context, the model sees the text from
+        as far back as fits.
+        """
+        groups: dict[tuple[str, TokenizedText], list[int]] = {}
+        for k, request in enumerate(requests):
+            groups.setdefault((request.prefix, request.tokens), []).append(k)
+        sequences = [
+            self._sequence(prefix, tokens, [requests[k] for k in members])
+            for (prefix, tokens), members in groups.items()
         ]
+        measured = self._sequence_losses(sequences)
         losses: list[tuple[float, ...]] = [()] * len(requests)
-        for batch in _length_buckets([len(row) for row in rows], self.token_budget):
-            widths = [requests[i].last - requests[i].first for i in batch]
-            nll_BT = self._last_losses([rows[i] for i in batch], max(widths))
-            for index, width, nll_T in zip(batch, widths, nll_BT, strict=True):
-                losses[index] = tuple(nll_T[len(nll_T) - width :]) if width else ()
+        for members, found in zip(groups.values(), measured, strict=True):
+            for k in members:
+                losses[k] = tuple(found[j] for j in range(requests[k].first, requests[k].last))
         return losses
 
-    def _last_losses(self, rows: Sequence[list[int]], width: int) -> list[list[float]]:
-        """Losses of the last `width` tokens of each row; where a row has fewer, 0 in front."""
-        ids_BT, mask_BT = self.pad_left(rows)
-        width = min(width, ids_BT.shape[1] - 1)
-        if width == 0:
-            return [[] for _ in rows]
-        hidden = self.model(
+    def _sequence(
+        self, prefix: str, tokens: TokenizedText, requests: Sequence[LossRequest]
+    ) -> "_Sequence":
+        scored = sorted({j for r in requests for j in range(r.first, r.last)})
+        last = scored[-1] + 1 if scored else 0
+        before = [self.document_start_id, *self.encode(prefix)]
+        first = max(0, last + len(before) - self.context_tokens)
+        return _Sequence(
+            token_ids=[*before, *tokens.token_ids[first:last]],
+            scored=scored,
+            shift=len(before) - first,
+        )
+
+    def _sequence_losses(self, sequences: Sequence["_Sequence"]) -> list[dict[int, float]]:
+        """Token index to loss, for each sequence."""
+        losses: list[dict[int, float]] = [{} for _ in sequences]
+        asked = [k for k, sequence in enumerate(sequences) if sequence.scored]
+        lengths = [len(sequences[k].token_ids) for k in asked]
+        for bucket in length_buckets(lengths, self.token_budget):
+            for batch in _few_scored([asked[k] for k in bucket], sequences):
+                chosen = [sequences[k] for k in batch]
+                nll = iter(self._batch_losses(chosen))
+                for k in batch:
+                    losses[k] = {j: next(nll) for j in sequences[k].scored}
+        return losses
+
+    def _batch_losses(self, batch: Sequence["_Sequence"]) -> list[float]:
+        """Losses of all scored tokens of the batch, sequence by sequence."""
+        if self.is_packed:
+            layout = packing.Separate([len(s.token_ids) for s in batch], self.device)
+            starts = itertools.accumulate((len(s.token_ids) for s in batch), initial=0)
+            keep = [
+                start + s.shift + j - 1
+                for start, s in zip(starts, batch, strict=False)
+                for j in s.scored
+            ]
+            logits_NV = packing.packed_logits(
+                self.model,
+                layout,
+                [i for s in batch for i in s.token_ids],
+                [p for s in batch for p in range(len(s.token_ids))],
+                keep,
+            )
+        else:
+            logits_NV = self._padded_logits(batch)
+        targets = [s.token_ids[s.shift + j] for s in batch for j in s.scored]
+        targets_N = torch.tensor(targets, device=self.device)
+        chunks = zip(
+            torch.split(logits_NV, _HEAD_CHUNK), torch.split(targets_N, _HEAD_CHUNK), strict=True
+        )
+        nll = [
+            torch.nn.functional.cross_entropy(chunk_NV.float(), chunk_N, reduction="none")
+            for chunk_NV, chunk_N in chunks
+        ]
+        found: list[float] = torch.cat(nll).tolist()
+        return found
+
+    def _padded_logits(self, batch: Sequence["_Sequence"]) -> torch.Tensor:
+        """Logits before each scored token, from rows padded on the left [N, V]."""
+        ids_BT, mask_BT = self.pad_left([s.token_ids for s in batch])
+        longest = ids_BT.shape[1]
+        gaps = [longest - len(s.token_ids) for s in batch]
+        first = min(gap + s.shift + s.scored[0] - 1 for gap, s in zip(gaps, batch, strict=True))
+        logits_BTV = self.model(
             input_ids=ids_BT,
             attention_mask=mask_BT,
             position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0),
-            logits_to_keep=width + 1,
+            logits_to_keep=longest - first,
             use_cache=False,
-        )
-        targets_BT = ids_BT[:, -width:]
-        nll_BT = torch.cat(
+        ).logits
+        return torch.cat(
             [
-                torch.nn.functional.cross_entropy(
-                    hidden.logits[:, a : min(a + _HEAD_CHUNK, width)].float().transpose(1, 2),
-                    targets_BT[:, a : a + _HEAD_CHUNK],
-                    reduction="none",
-                )
-                for a in range(0, width, _HEAD_CHUNK)
-            ],
-            dim=1,
+                logits_TV[[gap + s.shift + j - 1 - first for j in s.scored]]
+                for logits_TV, gap, s in zip(logits_BTV, gaps, batch, strict=True)
+            ]
         )
-        result: list[list[float]] = nll_BT.tolist()
-        return result
 
     def pad_left(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and attention mask [B, T], padded in front."""
@@ -161,211 +262,53 @@ class HFLanguageModel:
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
 
-    def head_cache(self, head: str) -> DynamicCache:
-        """Key/value cache of the document start and a prompt head; copied by the caller."""
+    def head_tree(self, head: str) -> Tree:
+        """The document start and a prompt head, read once."""
         if head not in self._heads:
-            cache = DynamicCache(config=self.model.config)
-            ids = torch.tensor([[self.document_start_id, *self.encode(head)]], device=self.device)
-            self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            self._heads[head] = cache
+            ids = [self.document_start_id, *self.encode(head)]
+            tree = Tree(self.model, 1, is_packed=self.is_packed)
+            tree.read(slice(0, 1), [ids], [1])
+            tree.seal(len(ids))
+            self._heads[head] = tree
         return self._heads[head]
 
 
-@dataclass(slots=True)
-class _Branch:
-    """One live continuation of the tree."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sequence:
+    """Start token, prefix z and x up to its last scored token; x_j stands at shift + j."""
 
-    row: int  # in the caller's requests
-    position: int  # position id of the token to feed next
-    uniforms: Callable[[], float]
     token_ids: list[int]
+    scored: list[int]  # token indices j in x
+    shift: int
 
 
-class _TreeReading:
-    """Documents read one after the other, each with its own cache."""
-
-    def __init__(
-        self, lm: HFLanguageModel, prompt: AnnotationPrompt, texts: Sequence[TokenizedText]
-    ) -> None:
-        self._lm = lm
-        self._texts = texts
-        self._caches: list[DynamicCache] = []
-        probabilities = []
-        with torch.inference_mode():
-            for text in texts:
-                cache, start_T = self._read_one(prompt, text)
-                self._caches.append(cache)
-                probabilities.append(tuple(start_T.tolist()))
-        self.start_probabilities: tuple[tuple[float, ...], ...] = tuple(probabilities)
-
-    def _read_one(
-        self, prompt: AnnotationPrompt, text: TokenizedText
-    ) -> tuple[DynamicCache, torch.Tensor]:
-        """The cache after P(x) x, and p_i for i = 0..n."""
-        lm = self._lm
-        cache = copy.deepcopy(lm.head_cache(prompt.head))
-        ids = [*text.token_ids, *lm.encode(prompt.tail), *text.token_ids]
-        num_positions = len(text.token_ids) + 1
-        output = lm.model(
-            input_ids=torch.tensor([ids], device=lm.device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=num_positions,
-        )
-        start_ids = torch.tensor(lm.start_ids, device=lm.device)
-        chunks = []
-        for first in range(0, num_positions, _HEAD_CHUNK):
-            logits_TV = output.logits[0, first : first + _HEAD_CHUNK].float()
-            log_total_T = logits_TV.logsumexp(-1, keepdim=True)
-            chunks.append((logits_TV[:, start_ids] - log_total_T).exp().sum(-1))
-        return cache, torch.cat(chunks)
-
-    @torch.inference_mode()
-    def continuations(
-        self, requests: Sequence[ContinuationRequest], settings: SamplingSettings
-    ) -> list[Continuation]:
-        """One sampled continuation per request; all of one document decode together."""
-        results: list[Continuation | None] = [None] * len(requests)
-        for document_index in sorted({request.document_index for request in requests}):
-            rows = [i for i, r in enumerate(requests) if r.document_index == document_index]
-            for row, result in self._continue_document(document_index, rows, requests, settings):
-                results[row] = result
-        return [result for result in results if result is not None]
-
-    def _continue_document(
-        self,
-        document_index: int,
-        rows: Sequence[int],
-        requests: Sequence[ContinuationRequest],
-        settings: SamplingSettings,
-    ) -> Iterator[tuple[int, Continuation]]:
-        """Decode the tree of one document; yields each continuation as it ends."""
-        lm = self._lm
-        cache = copy.deepcopy(self._caches[document_index])
-        num_tokens = len(self._texts[document_index].token_ids)
-        offset = cache.get_seq_length() - num_tokens
-        tree = _Tree(lm, cache)
-        logits_BV = tree.open(
-            [(offset + requests[row].token_index, requests[row].start) for row in rows]
-        )
-        live = [
-            _Branch(row, tree.next_positions[k], random.Random(requests[row].seed).random, [])
-            for k, row in enumerate(rows)
-        ]
-        while live:
-            tokens = _draw(logits_BV, [branch.uniforms() for branch in live], settings)
-            survivors = []
-            for k, (branch, token) in enumerate(zip(live, tokens, strict=True)):
-                branch.token_ids.append(token)
-                ended = self._ended(branch.token_ids, settings)
-                if ended is None:
-                    survivors.append(k)
-                else:
-                    yield branch.row, ended
-            live = [live[k] for k in survivors]
-            if live:
-                logits_BV = tree.grow(survivors, [branch.token_ids[-1] for branch in live])
-
-    def _ended(self, token_ids: list[int], settings: SamplingSettings) -> Continuation | None:
-        """The continuation if its last token ends it, else None."""
-        text = self._lm.tokenizer.decode(token_ids)
-        if settings.stop in text:
-            return Continuation(text=text.split(settings.stop, 1)[0], is_closed=True)
-        is_over = token_ids[-1] == self._lm.tokenizer.eos_token_id
-        if is_over or len(token_ids) >= settings.max_tokens:
-            return Continuation(text=text, is_closed=False)
-        return None
+def _few_scored(batch: Sequence[int], sequences: Sequence[_Sequence]) -> Iterator[list[int]]:
+    """The batch in parts whose scored tokens are few enough for the vocabulary head."""
+    part: list[int] = []
+    for k in batch:
+        if part and sum(len(sequences[p].scored) for p in [*part, k]) > _MAX_SCORED:
+            yield part
+            part = []
+        part.append(k)
+    yield part
 
 
-class _Tree:
-    """A document's cache with branches growing from it; one column of keys per fed token."""
-
-    def __init__(self, lm: HFLanguageModel, cache: DynamicCache) -> None:
-        self._lm = lm
-        self._cache = cache
-        self._visible_BK = torch.zeros(0, 0, dtype=torch.bool)
-        self.next_positions: list[int] = []
-
-    def open(self, starts: Sequence[tuple[int, str]]) -> torch.Tensor:
-        """Feed the opening tokens, equal ones once; logits after each branch's opening [B, V]."""
-        length = self._cache.get_seq_length()
-        nodes = list(dict.fromkeys(starts))
-        openings = [self._lm.encode(start) for _, start in nodes]
-        total = sum(len(opening) for opening in openings)
-        visible_QK = torch.zeros(total, length + total, dtype=torch.bool)
-        positions: list[int] = []
-        last: dict[tuple[int, str], int] = {}
-        for node, opening in zip(nodes, openings, strict=True):
-            first = len(positions)
-            for step in range(len(opening)):
-                visible_QK[first + step, : node[0]] = True
-                visible_QK[first + step, length + first : length + first + step + 1] = True
-                positions.append(node[0] + step)
-            last[node] = len(positions) - 1
-        logits_QV = self._forward([i for o in openings for i in o], positions, visible_QK)
-        ends = [last[start] for start in starts]
-        self._visible_BK = visible_QK[ends]
-        self.next_positions = [positions[end] + 1 for end in ends]
-        return logits_QV[ends]
-
-    def grow(self, survivors: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
-        """Feed one token to each surviving branch; logits after it [B, V]."""
-        own = torch.eye(len(survivors), dtype=torch.bool)
-        self._visible_BK = torch.cat([self._visible_BK[list(survivors)], own], dim=1)
-        positions = [self.next_positions[k] for k in survivors]
-        self.next_positions = [position + 1 for position in positions]
-        return self._forward(tokens, positions, self._visible_BK)
-
-    def _forward(
-        self, tokens: Sequence[int], positions: Sequence[int], visible_QK: torch.Tensor
-    ) -> torch.Tensor:
-        model, device = self._lm.model, self._lm.device
-        blocked = torch.finfo(model.dtype).min
-        mask_QK = torch.zeros(visible_QK.shape, dtype=model.dtype)
-        mask_QK.masked_fill_(~visible_QK, blocked)
-        output = model(
-            input_ids=torch.tensor([list(tokens)], device=device),
-            position_ids=torch.tensor([list(positions)], device=device),
-            attention_mask=mask_QK[None, None].to(device),
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        logits_QV: torch.Tensor = output.logits[0]
-        return logits_QV
+def _packed_probe(model: Any, sequences: Sequence[list[int]]) -> torch.Tensor:  # Any: see above
+    """Logits of all tokens, the sequences packed."""
+    packing.install(model)
+    ids = [i for sequence in sequences for i in sequence]
+    positions = [p for sequence in sequences for p in range(len(sequence))]
+    layout = packing.Separate([len(sequence) for sequence in sequences], model.device)
+    return packing.packed_logits(model, layout, ids, positions, range(len(ids)))
 
 
-def _draw(
-    logits_BV: torch.Tensor, uniforms: Sequence[float], settings: SamplingSettings
-) -> list[int]:
-    """One token per row by inverting the cumulative distribution at the row's uniform number."""
-    if settings.temperature == 0:
-        greedy: list[int] = logits_BV.argmax(-1).tolist()
-        return greedy
-    weights_BV = torch.softmax(logits_BV.float() / settings.temperature, dim=-1)
-    if settings.top_p < 1:
-        weights_BV = _nucleus(weights_BV, settings.top_p)
-    cumulative_BV = weights_BV.cumsum(-1)
-    targets_B1 = torch.tensor(uniforms, device=logits_BV.device)[:, None] * cumulative_BV[:, -1:]
-    tokens_B1 = torch.searchsorted(cumulative_BV, targets_B1, right=True)
-    tokens: list[int] = tokens_B1.clamp(max=logits_BV.shape[1] - 1)[:, 0].tolist()
-    return tokens
-
-
-def _nucleus(weights_BV: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The probabilities of the fewest tokens whose mass reaches top_p; the others 0."""
-    sorted_BV, order_BV = weights_BV.sort(dim=-1, descending=True)
-    mass_before_BV = sorted_BV.cumsum(-1) - sorted_BV
-    kept_BV = sorted_BV.masked_fill(mass_before_BV >= top_p, 0.0)
-    return torch.zeros_like(weights_BV).scatter(1, order_BV, kept_BV)
-
-
-def _length_buckets(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length whose padded size stays within the budget."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[index] > token_budget:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+def _masked_probe(model: Any, sequences: Sequence[list[int]]) -> torch.Tensor:  # Any: see above
+    """Logits of all tokens, the second sequence grown as a branch beside the first."""
+    first, second = sequences
+    tree = Tree(model, 1, is_packed=False)
+    logits_NV = tree.read(slice(0, 1), [first], [len(first)])
+    tree.seal(len(first))
+    rows = []
+    for end in range(1, len(second) + 1):
+        rows.append(tree.open([[(0, second[:end])]])[0])
+    return torch.cat([logits_NV, *rows])

@@ -17,6 +17,15 @@ class TokenizedText:
     token_ids: tuple[int, ...]
     char_offsets: tuple[int, ...]  # n + 1 entries, non-decreasing
 
+    def window(self, first: int, last: int) -> "TokenizedText":
+        """The tokens from `first` up to `last` as a text of their own."""
+        offsets = self.char_offsets[first : last + 1]
+        return TokenizedText(
+            text=self.text[offsets[0] : offsets[-1]],
+            token_ids=self.token_ids[first:last],
+            char_offsets=tuple(offset - offsets[0] for offset in offsets),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotationPrompt:

@@ -22,9 +22,18 @@ MAY_USE_STAGE = {
     ("toolformer_core/evaluate.py", "toolformer_core.decode"),
     ("toolformer_core/decode.py", "toolformer_core.execute"),
 }
-TORCH_FILES = tuple(
-    f"toolformer_core/{name}.py" for name in ("hf_lm", "models", "decode", "finetune")
+TORCH_MODULES = (
+    "attention",
+    "hf_draw",
+    "hf_lm",
+    "hf_reading",
+    "hf_tree",
+    "packing",
+    "models",
+    "decode",
+    "finetune",
 )
+TORCH_FILES = tuple(f"toolformer_core/{name}.py" for name in TORCH_MODULES)
 
 
 class Rule(NamedTuple):

@@ -61,7 +61,7 @@ def reference_losses(lm, model64, request):
 def loss_requests(lm):
     tokens = [lm.tokenize(text) for text in TEXTS]
     prefixes = ("", "[Calculator(34 + 57) -> 91]\n", "[Calendar() -> ]\n")
-    spans = [(0, 5), (3, 8), (7, 7), (6, 9)]
+    spans = [(0, 5), (3, 7), (7, 7), (2, 6)]
     requests = [
         LossRequest(prefix=prefix, tokens=t, first=first, last=last)
         for prefix in prefixes
@@ -150,7 +150,8 @@ def test_start_probabilities_do_not_depend_on_what_else_is_read(lm):
     tokens = [lm.tokenize(text) for text in TEXTS]
     together = lm.read(PROMPT, tokens).start_probabilities
     alone = [lm.read(PROMPT, [text]).start_probabilities[0] for text in tokens]
-    assert list(together) == alone
+    for row, expected in zip(together, alone, strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
 
 
 def reference_continuation(lm, tokens, request, settings):
