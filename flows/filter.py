@@ -6,11 +6,11 @@ from prefect import flow
 
 from flows._stage import map_stage
 from tasks._policies import MODEL_RUNNER, TOOL_RUNNER
-from tasks.filter import filter_shard, score_shard
+from tasks.filter import filter_shard, pool_results, score_shard
 from tasks.publish import load_stage
 from tasks.report import report_stage
 from tasks.resources import ToolRef
-from toolformer_core.config import FilterConfig, Runtime, ScoreConfig, per_tool
+from toolformer_core.config import FilterConfig, PipelineConfig, Runtime, per_tool
 from toolformer_core.models import ModelRef
 
 
@@ -20,7 +20,7 @@ def score(
     documents: Path,
     tools: list[ToolRef],
     model: ModelRef,
-    config: ScoreConfig,
+    config: PipelineConfig,
     runtime: Runtime,
 ) -> list[Path]:
     """Forward passes: one manifest of losses per tool, in the order of the tools."""
@@ -29,7 +29,14 @@ def score(
     for tool, manifest in zip(tools, executed, strict=True):
         calls = load_stage(manifest).shards
         pairs = [{"executed": c, "documents": d} for c, d in zip(calls, texts, strict=True)]
-        settings = {"tool": tool, "model": model, "config": config}
+        settings = {
+            "tool": tool,
+            "model": model,
+            "config": config.score,
+            "prune_below": config.sample.prune_below,
+            # Only where it is asked for: the pool changes when documents are added.
+            "wrong_results": pool_results(calls) if "wrong_result" in config.score.controls else (),
+        }
         manifests.append(
             map_stage(
                 "score", tool.name, score_shard, pairs, settings, runtime.root, runtime=runtime

@@ -66,7 +66,7 @@ def _annotate(
     track_stage(tracking, "sample", proposed, runtime)
     executed = execute(proposed, documents, tools, config.execute, runtime)
     track_stage(tracking, "execute", executed, runtime)
-    scored = score(executed, documents, tools, model, config.score, runtime)
+    scored = score(executed, documents, tools, model, config, runtime)
     track_stage(tracking, "score", scored, runtime)
     kept = filter_scored(scored, tools, config.filter, runtime)
     track_stage(tracking, "filter", kept, runtime)

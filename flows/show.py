@@ -63,6 +63,12 @@ def print_funnel(counts: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_row(step, *(str(row[step]) for row in counts.values()))
     for name in ("checkable", "right"):
         table.add_row(f"  of which {name}", *(str(row[name]) for row in counts.values()))
+    rules = sorted({rule for row in counts.values() for rule in row["documents_by_rule"]} - {"any"})
+    for rule in rules:
+        table.add_row(
+            f"  by rule: {rule}",
+            *(str(row["documents_by_rule"].get(rule, 0)) for row in counts.values()),
+        )
     table.add_section()
     for reason in reasons:
         table.add_row(

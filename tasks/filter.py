@@ -1,12 +1,13 @@
 """Filter: measure the losses of executed calls (forward passes), then decide (free)."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from tasks._policies import shard_task
+from tasks._policies import effect_task, shard_task
 from tasks.resources import ToolRef, get_model, get_tool
 from toolformer_core.config import Runtime, ScoreConfig
-from toolformer_core.filter import STAGE_VERSION, filter_calls, score_calls
+from toolformer_core.filter import STAGE_VERSION, filter_calls, result_pool, score_calls
 from toolformer_core.models import ModelRef
 from toolformer_core.records import Document, ExecutedCall, FilterDecision, ScoredCall
 from toolformer_core.shards import ShardRef, read_shard, write_shard
@@ -19,13 +20,22 @@ def score_shard(
     tool: ToolRef,
     model: ModelRef,
     config: ScoreConfig,
+    prune_below: float,
+    wrong_results: tuple[str, ...],
     folder: Path,
     runtime: Runtime,
 ) -> ShardRef:
-    """The three losses of every call that has a result."""
+    """The losses of every call that has a result."""
     by_id = {document.document_id: document for document in read_shard(documents, Document)}
-    lm = get_model(model, runtime.device, runtime.token_budget)
-    scored = score_calls(read_shard(executed, ExecutedCall), by_id, lm, get_tool(tool), config)
+    scored = score_calls(
+        read_shard(executed, ExecutedCall),
+        by_id,
+        get_model(model, runtime.device, runtime.token_budget),
+        get_tool(tool),
+        config,
+        prune_below=prune_below,
+        result_pool=wrong_results,
+    )
     return write_shard(
         scored,
         ScoredCall,
@@ -33,6 +43,12 @@ def score_shard(
         shard_index=executed.shard_index,
         counts={"scored": len(scored)},
     )
+
+
+@effect_task
+def pool_results(executed: Sequence[ShardRef]) -> tuple[str, ...]:
+    """Results of one tool for the control with a wrong result, from all shards."""
+    return result_pool(call for shard in executed for call in read_shard(shard, ExecutedCall))
 
 
 @shard_task("filter", STAGE_VERSION)

@@ -220,17 +220,33 @@ def select(path: Path, sql: str, parameters: Sequence[object] = ()) -> Rows:
 
 
 def funnel(path: Path) -> dict[str, dict[str, Any]]:  # Any: counts, and a table of them
-    """Counts per tool, from documents to right calls; calls == kept + the sum of dropped."""
-    dropped: dict[str, dict[str, int]] = {}
-    for row in select(path, "SELECT * FROM drops ORDER BY n DESC, reason"):
-        dropped.setdefault(row["tool"], {})[row["reason"]] = row["n"]
+    """Counts per tool, from documents to right calls; calls == kept + the sum of dropped.
+
+    "documents_by_rule" says by which rule of the heuristic they qualify.
+    """
+    dropped = _by_tool(path, "SELECT tool, reason, n FROM drops ORDER BY n DESC, reason")
+    rules = _by_tool(path, "SELECT tool, rule AS reason, n FROM documents_by_rule")
     funnels: dict[str, dict[str, Any]] = {}  # Any: as above
     in_order = "SELECT funnel.* FROM funnel JOIN tools USING (tool) ORDER BY tool_order"
     for row in select(path, in_order):
         tool, checkable, right = (row.pop(key) for key in ("tool", "checkable", "right_calls"))
         reasons = dropped.get(tool, {})
-        funnels[tool] = {**row, "dropped": reasons, "checkable": checkable, "right": right}
+        funnels[tool] = {
+            **row,
+            "dropped": reasons,
+            "checkable": checkable,
+            "right": right,
+            "documents_by_rule": rules.get(tool, {}),
+        }
     return funnels
+
+
+def _by_tool(path: Path, sql: str) -> dict[str, dict[str, int]]:
+    """Rows of tool, reason and n, nested."""
+    nested: dict[str, dict[str, int]] = {}
+    for row in select(path, sql):
+        nested.setdefault(row["tool"], {})[row["reason"]] = row["n"]
+    return nested
 
 
 def examples(path: Path, view: ExampleView, tool: str, n: int = 10) -> Rows:
@@ -257,6 +273,8 @@ _CURES: Mapping[str, tuple[str, str]] = {
     DropReason.TIMED_OUT: ("execute", "raise execute.timeout_seconds"),
     DropReason.EMPTY: ("execute", "give the tool more to find (tools.wiki_search.passages)"),
     DropReason.NOT_FINITE: ("filter", "set model.dtype to float32"),
+    DropReason.WRONG_RESULT: ("filter", "look at whether the results matter to these texts"),
+    DropReason.SHUFFLED_RESULT: ("filter", "look at whether the results matter to these texts"),
     "undecided": ("filter", "repeat the run: a stage has not finished"),
 }
 """For each reason, the stage that drops and what to change; below_threshold needs figures."""
@@ -306,17 +324,20 @@ def _position_cure(path: Path, tool: str, documents: int, settings: Mapping[str,
         [tool],
     )
     counts = {row["reason"]: row["n"] for row in rows}
-    without_place, too_long, pruned = (
+    unqualified, without_place, pruned = (
         counts.get(name, 0)
-        for name in ("documents_without_place", "documents_too_long", "positions_pruned")
+        for name in ("documents_not_qualified", "documents_without_place", "positions_pruned")
     )
-    if without_place == documents:
+    if unqualified == documents:
+        return (
+            "No document qualifies for this tool. Suggestion: choose other corpus.sources, or set "
+            "sample.document_heuristic to none."
+        )
+    if unqualified + without_place == documents:
         return (
             "No document has a place where this tool could help. Suggestion: choose other "
             "corpus.sources, or turn sample.look_ahead_guard off."
         )
-    if without_place + too_long == documents:
-        return f"{too_long} documents are too long. Suggestion: lower corpus.max_document_chars."
     if pruned:
         return (
             f"All {pruned} positions had too small a loss without a call. Suggestion: lower "

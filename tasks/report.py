@@ -43,7 +43,10 @@ def report_stage(stage: str, manifests: Sequence[Path]) -> None:
 def report_calls(index: Path) -> None:
     """The funnel, and five kept and five dropped calls per tool, as table artifacts."""
     counts = funnel(index)
-    rows = [{"tool": tool, **row, "dropped": str(row["dropped"])} for tool, row in counts.items()]
+    rows = [
+        {"tool": tool, **{k: str(v) if isinstance(v, dict) else v for k, v in row.items()}}
+        for tool, row in counts.items()
+    ]
     create_table_artifact(table=rows, key="funnel", description="Candidate calls, stage by stage")
     for view in ("kept_examples", "dropped_examples"):
         table = [

@@ -78,7 +78,7 @@ def track_losses(parent: str | None, index: Path, config: PipelineConfig, runtim
     """On the parent run: the funnel, tau_f, k and the loss quantiles of every tool."""
     metrics: dict[str, float] = {}
     for tool, counts in funnel(index).items():
-        numbers = {name: n for name, n in counts.items() if name != "dropped"}
+        numbers = {name: n for name, n in counts.items() if not isinstance(n, dict)}
         for name, count in {**numbers, **counts["dropped"]}.items():
             metrics[f"filter/{tool}/{name}_count"] = count
         metrics[f"filter/{tool}/tau_f_nats"] = per_tool(

@@ -23,6 +23,9 @@ CREATE MACRO text_before(document_text, char_offset) AS
 CREATE MACRO text_after(document_text, char_offset) AS
     substring(document_text, char_offset + 1, 120);
 
+-- Whether a loss is lower than its control's; one that was not measured counts as beaten.
+CREATE MACRO beats(loss, control) AS control IS NULL OR (NOT isnan(control) AND loss < control);
+
 -- One row per sampled call, joined through all stages. A call that its stage has not decided yet
 -- (an interrupted run) is not kept, with the reason "undecided": the funnel still adds up.
 CREATE VIEW candidates AS
@@ -31,6 +34,8 @@ SELECT
     proposed.document_id,
     proposed.tool,
     proposed.char_offset,
+    proposed.window_start,
+    proposed.window_end,
     proposed.start_probability,
     proposed.sample_index,
     proposed.argument,
@@ -40,7 +45,13 @@ SELECT
     coalesce(scored.loss_without_call, proposed.loss_without_call) AS loss_without_call,
     scored.loss_with_empty_result,
     scored.loss_with_result,
+    scored.loss_with_wrong_result,
+    scored.loss_with_shuffled_result,
     scored.loss_reduction,
+    scored.scored_tokens,
+    proposed.token_losses_without_call,
+    scored.token_losses_with_empty_result,
+    scored.token_losses_with_result,
     decision.filtering_threshold,
     coalesce(decision.kept, false) AS kept,
     CASE WHEN coalesce(decision.kept, false) THEN NULL ELSE coalesce(
@@ -98,6 +109,16 @@ ORDER BY tool_order;
 COMMENT ON VIEW funnel IS
 'Per tool: documents, positions, calls, parsed, executed, scored, kept, checkable, right_calls';
 
+-- Documents by the rule that makes them worth trying (heuristics), per tool.
+CREATE VIEW documents_by_rule AS
+SELECT tool, replace(reason, 'rule_', '') AS rule, sum(n)::BIGINT AS n
+FROM stage_counts
+WHERE stage = 'sample' AND (reason LIKE 'rule\_%' ESCAPE '\' OR reason = 'documents_not_qualified')
+GROUP BY tool, rule
+ORDER BY tool, n DESC, rule;
+COMMENT ON VIEW documents_by_rule IS
+'Per tool: documents that qualify by each rule of the heuristic, and documents_not_qualified';
+
 -- Dropped calls by reason; with the kept ones they sum to all calls.
 CREATE VIEW drops AS
 SELECT tool, reason, count(*) AS n
@@ -108,11 +129,16 @@ COMMENT ON VIEW drops IS 'Dropped calls per tool and reason';
 
 -- Yield at every threshold, from the stored losses. Each call is put once at the highest
 -- threshold that it reaches, then the bins are summed from above: no join of calls by thresholds.
+-- Left out at every threshold: calls that do not beat their control, and calls of which only an
+-- upper bound of loss_reduction was measured (below prune_below).
 CREATE VIEW threshold_sweep AS
 WITH finite AS (
     SELECT tool, loss_reduction, is_right
     FROM candidates
     WHERE isfinite(loss_reduction) AND reason IS DISTINCT FROM 'not_finite'
+        AND loss_with_empty_result IS NOT NULL
+        AND beats(loss_with_result, loss_with_wrong_result)
+        AND beats(loss_with_result, loss_with_shuffled_result)
 ),
 bins AS (
     SELECT

@@ -140,8 +140,13 @@ class SampleConfig(Settings):
     )
     prune_below: Nats = Field(
         default=0.0,
-        description="Skip positions with loss_without_call below it, in nats: no call there can "
-        "reach a filtering threshold at or above it.",
+        description="Measure no loss, in nats, that only a filtering threshold below this could "
+        "need: positions and calls that cannot reach it are skipped. Same calls are kept.",
+    )
+    document_heuristic: PerTool[str] = Field(
+        default="none",
+        description="Which documents are tried: none (all), paper (Appendix A), or "
+        "MODULE:FUNCTION of your own.",
     )
     seed: int = Field(default=0, ge=0, description="Of all sampling.")
 
@@ -156,6 +161,9 @@ class ExecuteConfig(Settings):
     max_result_chars: int = Field(default=400, ge=1, description="Longer results are cut.")
 
 
+Control = Literal["wrong_result", "shuffled_result"]
+
+
 class ScoreConfig(Settings):
     """Step 3a, the losses; changing it costs forward passes."""
 
@@ -165,6 +173,14 @@ class ScoreConfig(Settings):
     prefix_separator: str = Field(
         default="\n", max_length=20, description="Between the prefix z and x_1. Paper: silent."
     )
+    controls: tuple[Control, ...] = Field(
+        default=(),
+        description="Losses with a result that is not the call's own: another call's "
+        "(wrong_result), its own with the words or digits shuffled (shuffled_result). A call that "
+        "does not beat each is dropped. One more forward pass per call and control.",
+    )
+
+    _unique = field_validator("controls")(_refuse_repeats)
 
 
 class FilterConfig(Settings):
@@ -315,6 +331,11 @@ def per_tool(value: PerTool[Value], tool: str, name: str) -> Value:
 
 def for_tool(config: SampleConfig, tool: str) -> SampleConfig:
     """The sampling settings with every per-tool number resolved for one tool."""
-    names = ("sampling_threshold", "max_positions", "samples_per_position")
+    names = (
+        "sampling_threshold",
+        "max_positions",
+        "samples_per_position",
+        "document_heuristic",
+    )
     resolved = {name: per_tool(getattr(config, name), tool, name) for name in names}
     return config.model_copy(update=resolved)

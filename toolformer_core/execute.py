@@ -17,7 +17,7 @@ from toolformer_core.errors import DataError, ToolError, ToolInputRejected, Tran
 from toolformer_core.records import Document, ExecutedCall, Outcome, ProposedCall
 from toolformer_core.tools.base import CallContext, Tool, context_of
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -144,6 +144,8 @@ def _executed(call: ProposedCall, tool: Tool, answer: CallAnswer) -> ExecutedCal
         tool=call.tool,
         char_offset=call.char_offset,
         token_index=call.token_index,
+        window_start=call.window_start,
+        window_end=call.window_end,
         argument=call.argument,
         loss_without_call=call.loss_without_call,
         tool_version=tool.version,

@@ -4,14 +4,21 @@
 
 The prefix z stands before x_1, not at i (footnote 3), and M is the model without the few-shot
 prompt. Measuring (score_calls, forward passes) is apart from deciding (filter_calls, free).
+Losses are not negative, so L- - L+ <= L_i(eps) - L+: where that bound is below the lowest threshold
+of interest, nothing more is measured.
 Choice: z and x_1 are parted by `prefix_separator`; the paper does not say by what.
 Choice: e(c, eps) is "[Name(argument) -> ]", the definition of e(c, r) with an empty r.
+Departs: a call can also be made to beat controls, the same call with a result that is not its own
+(off by default): related words in front lower the loss too, a right result should lower it more.
 """
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from toolformer_core.config import ScoreConfig
+from toolformer_core.config import Control, ScoreConfig
 from toolformer_core.lm import LanguageModel, LossRequest, TokenizedText
 from toolformer_core.losses import loss_reduction, weighted_loss
 from toolformer_core.notation import render_call_with_result
@@ -22,63 +29,169 @@ from toolformer_core.records import (
     FilterDecision,
     Outcome,
     ScoredCall,
+    digest,
 )
 from toolformer_core.tools.base import Tool
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
+
+RESULT_POOL_SIZE = 64
 
 
-def score_calls(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """The losses of the scored tokens given one prefix, and their weighted mean, in nats."""
+
+    token_losses: tuple[float, ...]
+    loss: float
+
+
+class _Scorer:
+    """Losses of calls under prefixes that hold a result, measured in batches."""
+
+    def __init__(
+        self, documents: Mapping[str, TokenizedText], lm: LanguageModel, config: ScoreConfig
+    ) -> None:
+        self._documents = documents
+        self._lm = lm
+        self._config = config
+
+    def window(self, call: ExecutedCall) -> TokenizedText:
+        """What the model saw of the call's document."""
+        tokens = self._documents[call.document_id]
+        if (call.window_start, call.window_end) == (0, len(tokens.token_ids)):
+            return tokens
+        return tokens.window(call.window_start, call.window_end)
+
+    def scored_tokens(self, call: ExecutedCall) -> tuple[str, ...]:
+        """x_i, x_i+1, ... as text."""
+        window, first, last = self._span(call)
+        offsets = window.char_offsets[first : last + 1]
+        return tuple(window.text[a:b] for a, b in itertools.pairwise(offsets))
+
+    def _span(self, call: ExecutedCall) -> tuple[TokenizedText, int, int]:
+        window, first = self.window(call), call.token_index - call.window_start
+        return window, first, min(first + self._config.num_scored_tokens, len(window.token_ids))
+
+    def measure(
+        self, results: Mapping[int, str], calls: Sequence[ExecutedCall]
+    ) -> dict[int, _Measured]:
+        """L_i(e(c, result)) for some of the calls, by index."""
+        requests = []
+        for k, result in results.items():
+            window, first, last = self._span(calls[k])
+            prefix = render_call_with_result(calls[k].tool, calls[k].argument, result)
+            requests.append(
+                LossRequest(
+                    prefix=prefix + self._config.prefix_separator,
+                    tokens=window,
+                    first=first,
+                    last=last,
+                )
+            )
+        found = self._lm.token_losses(requests)
+        return {
+            k: _Measured(token_losses=nll, loss=weighted_loss(nll, self._config.num_scored_tokens))
+            for k, nll in zip(results, found, strict=True)
+        }
+
+
+def score_calls(  # noqa: PLR0913  # the last two are optional and by name
     executed: Sequence[ExecutedCall],
     documents: Mapping[str, Document],
     lm: LanguageModel,
     tool: Tool,
     config: ScoreConfig,
+    *,
+    prune_below: float = 0.0,
+    result_pool: Sequence[str] = (),
 ) -> list[ScoredCall]:
-    """The calls that have a result, with their three losses in nats."""
+    """The calls that have a result, with their losses in nats.
+
+    `prune_below` is the lowest threshold of interest; `result_pool` is where wrong results come
+    from (see result_pool).
+    """
     calls = [call for call in executed if call.outcome is Outcome.OK]
     needed = {call.document_id for call in calls}
     tokens = {name: lm.tokenize(documents[name].text) for name in sorted(needed)}
-    prefixes = [
-        render_call_with_result(call.tool, call.argument, result) + config.prefix_separator
-        for call in calls
-        for result in (call.result, "")
-    ]
-    requests = [
-        _request(prefix, calls[k // 2], tokens[calls[k // 2].document_id], config)
-        for k, prefix in enumerate(prefixes)
-    ]
-    losses = [weighted_loss(nll, config.num_scored_tokens) for nll in lm.token_losses(requests)]
+    scorer = _Scorer(tokens, lm, config)
+    with_result = scorer.measure({k: call.result for k, call in enumerate(calls)}, calls)
+    bounds = {k: calls[k].loss_without_call - with_result[k].loss for k in with_result}
+    # A bound that is not a number is not small: such a call goes on and is dropped as not finite.
+    open_ = [k for k, bound in bounds.items() if not bound < prune_below]
+    with_empty = scorer.measure(dict.fromkeys(open_, ""), calls)
+    margins = bounds | {
+        k: loss_reduction(calls[k].loss_without_call, with_empty[k].loss, with_result[k].loss)
+        for k in open_
+    }
+    ahead = [k for k in open_ if not margins[k] < prune_below]
+    controls = {"wrong_result": dict[int, float](), "shuffled_result": dict[int, float]()}
+    for control in config.controls:
+        found = scorer.measure(_control_results(control, ahead, calls, result_pool), calls)
+        controls[control] = {k: measured.loss for k, measured in found.items()}
     return [
-        _scored(call, documents[call.document_id], tool, losses[2 * k], losses[2 * k + 1])
+        ScoredCall(
+            candidate_id=call.candidate_id,
+            document_id=call.document_id,
+            tool=call.tool,
+            char_offset=call.char_offset,
+            token_index=call.token_index,
+            argument=call.argument,
+            result=call.result,
+            loss_without_call=call.loss_without_call,
+            loss_with_empty_result=with_empty[k].loss if k in with_empty else None,
+            loss_with_result=with_result[k].loss,
+            loss_with_wrong_result=controls["wrong_result"].get(k),
+            loss_with_shuffled_result=controls["shuffled_result"].get(k),
+            loss_reduction=margins[k],
+            scored_tokens=scorer.scored_tokens(call),
+            token_losses_with_empty_result=with_empty[k].token_losses if k in with_empty else (),
+            token_losses_with_result=with_result[k].token_losses,
+            is_right=tool.is_right(
+                call.result, documents[call.document_id].text[call.char_offset :]
+            ),
+        )
         for k, call in enumerate(calls)
     ]
 
 
-def _request(
-    prefix: str, call: ExecutedCall, tokens: TokenizedText, config: ScoreConfig
-) -> LossRequest:
-    last = min(call.token_index + config.num_scored_tokens, len(tokens.token_ids))
-    return LossRequest(prefix=prefix, tokens=tokens, first=call.token_index, last=last)
+def result_pool(executed: Iterable[ExecutedCall]) -> tuple[str, ...]:
+    """Results for the control with a wrong result, in order.
+
+    The distinct results with the smallest digests: the pool depends on the calls of all shards
+    together, not on how they are parted or ordered.
+    """
+    results = {call.result for call in executed if call.outcome is Outcome.OK}
+    return tuple(sorted(results, key=lambda result: (digest(result), result))[:RESULT_POOL_SIZE])
 
 
-def _scored(
-    call: ExecutedCall, document: Document, tool: Tool, with_result: float, with_empty: float
-) -> ScoredCall:
-    return ScoredCall(
-        candidate_id=call.candidate_id,
-        document_id=call.document_id,
-        tool=call.tool,
-        char_offset=call.char_offset,
-        token_index=call.token_index,
-        argument=call.argument,
-        result=call.result,
-        loss_without_call=call.loss_without_call,
-        loss_with_empty_result=with_empty,
-        loss_with_result=with_result,
-        loss_reduction=loss_reduction(call.loss_without_call, with_empty, with_result),
-        is_right=tool.is_right(call.result, document.text[call.char_offset :]),
+def _control_results(
+    control: Control, indices: Sequence[int], calls: Sequence[ExecutedCall], pool: Sequence[str]
+) -> dict[int, str]:
+    """A result that is not the call's own, for each call that can have one."""
+    choose: Callable[[ExecutedCall], str | None] = (
+        (lambda call: _wrong_result(call, pool)) if control == "wrong_result" else _shuffled_result
     )
+    chosen = {k: choose(calls[k]) for k in indices}
+    return {k: result for k, result in chosen.items() if result is not None}
+
+
+def _wrong_result(call: ExecutedCall, pool: Sequence[str]) -> str | None:
+    others = [result for result in pool if result != call.result]
+    return others[int(digest(call.candidate_id, "wrong"), 16) % len(others)] if others else None
+
+
+def _shuffled_result(call: ExecutedCall) -> str | None:
+    """The words of the result, or the characters of a single word, in another order."""
+    words = call.result.split()
+    parts, joint = (words, " ") if len(words) > 1 else (list(call.result), "")
+    if len(set(parts)) < 2:
+        return None
+    draw = random.Random(digest(call.candidate_id, "shuffled"))
+    shuffled = parts
+    while joint.join(shuffled) == joint.join(parts):
+        shuffled = draw.sample(parts, k=len(parts))
+    return joint.join(shuffled)
 
 
 def filter_calls(scored: Sequence[ScoredCall], filtering_threshold: float) -> list[FilterDecision]:
@@ -87,17 +200,7 @@ def filter_calls(scored: Sequence[ScoredCall], filtering_threshold: float) -> li
 
 
 def _decide(call: ScoredCall, threshold: float) -> FilterDecision:
-    reason = None
-    losses = (
-        call.loss_without_call,
-        call.loss_with_empty_result,
-        call.loss_with_result,
-        call.loss_reduction,
-    )
-    if not all(map(math.isfinite, losses)):
-        reason = DropReason.NOT_FINITE
-    elif call.loss_reduction < threshold:
-        reason = DropReason.BELOW_THRESHOLD
+    reason = _drop_reason(call, threshold)
     return FilterDecision(
         candidate_id=call.candidate_id,
         document_id=call.document_id,
@@ -111,3 +214,27 @@ def _decide(call: ScoredCall, threshold: float) -> FilterDecision:
         drop_reason=reason,
         is_right=call.is_right,
     )
+
+
+def _drop_reason(call: ScoredCall, threshold: float) -> DropReason | None:
+    """Why the call is dropped; None if it is kept."""
+    losses = (
+        call.loss_without_call,
+        call.loss_with_empty_result,
+        call.loss_with_result,
+        call.loss_reduction,
+    )
+    if not all(math.isfinite(loss) for loss in losses if loss is not None):
+        return DropReason.NOT_FINITE
+    if call.loss_reduction < threshold:
+        return DropReason.BELOW_THRESHOLD
+    if not _beats(call.loss_with_result, call.loss_with_wrong_result):
+        return DropReason.WRONG_RESULT
+    if not _beats(call.loss_with_result, call.loss_with_shuffled_result):
+        return DropReason.SHUFFLED_RESULT
+    return None
+
+
+def _beats(loss: float, control: float | None) -> bool:
+    """Whether the loss is lower than the control's; a control that was not measured is beaten."""
+    return control is None or loss < control

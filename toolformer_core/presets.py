@@ -24,7 +24,8 @@ from toolformer_core.errors import ConfigError
 def paper() -> PipelineConfig:
     """The paper's settings for GPT-J; name a corpus and a model with --corpus and --model.
 
-    Source: Appendix A (tau_s, k, m, tau_f per tool), Appendix B (fine-tuning), section 4.2 (k).
+    Source: Appendix A (tau_s, k, m, tau_f and documents per tool), Appendix B (fine-tuning),
+    section 4.2 (k), Table 2 (the sweep, whose lowest value is where pruning begins).
     """
     return PipelineConfig(
         corpus=CorpusConfig(max_document_chars=4000, documents_per_shard=256),
@@ -33,8 +34,13 @@ def paper() -> PipelineConfig:
             sampling_threshold={"default": 0.05, "Calculator": 0.0},
             max_positions={"default": 5, "Calculator": 20},
             samples_per_position={"default": 5, "Calculator": 10},
+            prune_below=0.5,
+            document_heuristic="paper",
         ),
-        filter=FilterConfig(filtering_threshold={"default": 1.0, "Calculator": 0.5}),
+        filter=FilterConfig(
+            filtering_threshold={"default": 1.0, "Calculator": 0.5},
+            threshold_sweep=(0.5, 1.0, 2.0),
+        ),
         augment=AugmentConfig(max_examples_per_tool=25_000),
         finetune=FinetuneConfig(
             learning_rate=1e-5,

@@ -23,6 +23,8 @@ class DropReason(StrEnum):
     EMPTY = "empty"  # the tool answered with nothing
     BELOW_THRESHOLD = "below_threshold"  # loss_reduction < filtering_threshold
     NOT_FINITE = "not_finite"  # a loss is NaN or infinite
+    WRONG_RESULT = "wrong_result"  # another call's result lowers the loss as much (control)
+    SHUFFLED_RESULT = "shuffled_result"  # so does its own result, shuffled (control)
 
 
 class Outcome(StrEnum):
@@ -60,7 +62,9 @@ class QuarantinedRow:
 class ProposedCall:
     """One sampled call c at position i (paper, section 2, "Sampling API Calls").
 
-    `drop_reason` is None where the call goes on to execution.
+    The tokens from `window_start` to `window_end` are what the model saw of the document: all of
+    it, unless it is longer than the context. `drop_reason` is None where the call goes on to
+    execution.
     """
 
     candidate_id: str
@@ -68,10 +72,13 @@ class ProposedCall:
     tool: str
     char_offset: int
     token_index: int
+    window_start: int
+    window_end: int
     start_probability: float  # p_i
     sample_index: int
     argument: str  # the raw sample where it could not be parsed
     loss_without_call: float  # L_i(eps), nats
+    token_losses_without_call: tuple[float, ...]  # of the scored tokens, nats
     drop_reason: DropReason | None
 
 
@@ -84,6 +91,8 @@ class ExecutedCall:
     tool: str
     char_offset: int
     token_index: int
+    window_start: int
+    window_end: int
     argument: str
     loss_without_call: float
     tool_version: str
@@ -97,6 +106,9 @@ class ExecutedCall:
 class ScoredCall:
     """An executed call with its three losses in nats (paper, section 2, "Filtering API Calls").
 
+    A loss that could not change the verdict is not measured and None: loss_with_empty_result where
+    the call stays below `prune_below` even without it (loss_reduction is then an upper bound), the
+    controls where they are not asked for or the call is below `prune_below`.
     `is_right` tells, for a checkable call, whether the text goes on with the result.
     """
 
@@ -108,9 +120,14 @@ class ScoredCall:
     argument: str
     result: str
     loss_without_call: float  # L_i(eps)
-    loss_with_empty_result: float  # L_i(e(c, eps))
+    loss_with_empty_result: float | None  # L_i(e(c, eps))
     loss_with_result: float  # L+
+    loss_with_wrong_result: float | None  # L_i(e(c, r')), r' the result of another call
+    loss_with_shuffled_result: float | None  # L_i(e(c, r'')), r'' is r shuffled
     loss_reduction: float  # L- minus L+
+    scored_tokens: tuple[str, ...]  # x_i, x_i+1, ... as text
+    token_losses_with_empty_result: tuple[float, ...]  # nats; empty where not measured
+    token_losses_with_result: tuple[float, ...]
     is_right: bool | None
 
 

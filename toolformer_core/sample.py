@@ -10,12 +10,15 @@ Departs: the tool's name is written for the model instead of sampled (config for
 places where no call can be right are left out before the choice (config look_ahead_guard).
 """
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from toolformer_core.config import SampleConfig
-from toolformer_core.errors import NotationError
+from toolformer_core.errors import ConfigError, NotationError
+from toolformer_core.heuristics import document_rule
 from toolformer_core.lm import (
     AnnotationPrompt,
     Continuation,
@@ -31,13 +34,16 @@ from toolformer_core.notation import END, START, insertion, parse_call
 from toolformer_core.records import Document, DropReason, ProposedCall, digest
 from toolformer_core.tools.base import Tool, context_of, looks_ahead
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
-_DOCUMENTS_PER_READ = 8
+_TOKENS_PER_READ = 8_192  # of the documents that are read and continued together
+_SPARE_TOKENS = 16  # for the document start and the opening of a call
+_MIN_WINDOW = 16
 _COUNTS = (
     "documents",
-    "documents_too_long",
+    "documents_not_qualified",
     "documents_without_place",
+    "documents_windowed",
     "positions",
     "positions_pruned",
 )
@@ -45,24 +51,35 @@ _ATOM = re.compile(r"[^\W_]+(?:[.,'][^\W_]+)*")  # a word or a number, not to be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Position:
-    """A chosen position of one document."""
+class _Window:
+    """A document, or as much of it as fits, with the places where a call may be inserted."""
 
     document: Document
-    document_index: int  # within the documents read together
-    token_index: int
-    char_offset: int
-    start_probability: float
-    loss_without_call: float
+    start: int  # token index in the document
+    tokens: TokenizedText  # of the window alone
+    places: Mapping[int, int]  # token index in the window -> character offset in the document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Candidate:
-    """A document with the places where a call may be inserted."""
+class _Position:
+    """A chosen position of one window."""
 
-    document: Document
-    tokens: TokenizedText
-    places: Mapping[int, int]  # token index -> character offset
+    window: _Window
+    window_index: int  # within the windows read together
+    token_index: int  # within the window
+    start_probability: float
+    token_losses: tuple[float, ...]  # of the scored tokens without a call
+    loss_without_call: float
+
+    @property
+    def char_offset(self) -> int:
+        """Of the position, in the document."""
+        return self.window.places[self.token_index]
+
+    @property
+    def document_token_index(self) -> int:
+        """Of the position, in the document."""
+        return self.window.start + self.token_index
 
 
 def sample_calls(
@@ -75,34 +92,89 @@ def sample_calls(
 ) -> tuple[list[ProposedCall], dict[str, int]]:
     """Sampled calls of one tool, dropped ones included with their reason, and counts.
 
-    `config` has its per-tool numbers resolved (config.for_tool). The counts are documents,
-    documents_too_long, documents_without_place, positions (sampled) and positions_pruned; every
+    `config` has its per-tool numbers resolved (config.for_tool). The counts are documents, those
+    by the rule that they qualify by (rule_NAME) or not (documents_not_qualified), those without a
+    place for a call, those cut into windows, positions (sampled) and positions_pruned; every
     sample is a row, so the calls by reason follow from the rows.
+    Raises: ConfigError if the model's context is too short for the tool's prompt.
     """
-    counts = dict.fromkeys(_COUNTS, 0)
-    counts["documents"] = len(documents)
-    prompt = annotation_prompt(tool)
-    reserve = len(lm.tokenize(prompt.head + prompt.tail).token_ids) + config.max_call_tokens + 16
-    candidates = []
+    counts = Counter(dict.fromkeys(_COUNTS, 0))
+    windows: list[_Window] = []
+    longest = _longest_window(lm, tool, config)
     for document in documents:
-        tokens = lm.tokenize(document.text)
-        places = insertion_places(tokens, document, tool, guard=config.look_ahead_guard)
-        if not places:
-            counts["documents_without_place"] += 1
-        elif reserve + 2 * len(tokens.token_ids) > lm.context_tokens:
-            counts["documents_too_long"] += 1
-        else:
-            candidates.append(_Candidate(document=document, tokens=tokens, places=places))
-    calls: list[ProposedCall] = []
-    for first in range(0, len(candidates), _DOCUMENTS_PER_READ):
-        group = candidates[first : first + _DOCUMENTS_PER_READ]
-        reading = lm.read(prompt, [candidate.tokens for candidate in group])
-        losses = _losses_without_call(group, lm, num_scored_tokens)
-        positions, num_pruned = _positions(group, reading, losses, config)
+        counts["documents"] += 1
+        rule = document_rule(_text(config.document_heuristic), tool.name, document, config.seed)
+        counts["documents_not_qualified" if rule is None else f"rule_{rule}"] += 1
+        if rule is not None:
+            found = _windows(document, lm, tool, longest, guard=config.look_ahead_guard)
+            counts["documents_windowed"] += len(found) > 1
+            usable = [window for window in found if window.places]
+            counts["documents_without_place"] += not usable
+            windows += usable
+    calls: dict[int, list[ProposedCall]] = {}
+    for group in _groups(windows):
+        read = [windows[k] for k in group]
+        reading = lm.read(annotation_prompt(tool), [window.tokens for window in read])
+        positions, num_pruned = _positions(read, reading, lm, config, num_scored_tokens)
         counts["positions"] += len(positions)
         counts["positions_pruned"] += num_pruned
-        calls += _sample_positions(positions, reading, tool, config)
-    return calls, counts
+        for index, call in _sample_positions(positions, reading, tool, config):
+            calls.setdefault(group[index], []).append(call)
+    return [call for k in sorted(calls) for call in calls[k]], dict(counts)
+
+
+def _longest_window(lm: LanguageModel, tool: Tool, config: SampleConfig) -> int:
+    """Tokens of a text that fit twice beside the prompt and a call."""
+    prompt = annotation_prompt(tool)
+    used = len(lm.tokenize(prompt.head + prompt.tail).token_ids) + config.max_call_tokens
+    longest = (lm.context_tokens - used - _SPARE_TOKENS) // 2
+    if longest < _MIN_WINDOW:
+        raise ConfigError(
+            f"{tool.name}: the model's context of {lm.context_tokens} tokens leaves {longest} for "
+            f"a text beside the prompt ({used} with a call); expected {_MIN_WINDOW} or more: "
+            "use a model with a longer context, or a shorter prompt"
+        )
+    return longest
+
+
+def _windows(
+    document: Document, lm: LanguageModel, tool: Tool, longest: int, *, guard: bool
+) -> list[_Window]:
+    """The document in consecutive windows of about equal size; mostly it is one."""
+    tokens = lm.tokenize(document.text)
+    places = insertion_places(tokens, document, tool, guard=guard)
+    count = len(tokens.token_ids)
+    num_windows = max(1, -(-count // longest))
+    borders = [count * k // num_windows for k in range(num_windows + 1)]
+    return [
+        _Window(
+            document=document,
+            start=start,
+            tokens=tokens.window(start, end),
+            # A border belongs to the window that holds what comes next.
+            places={
+                i - start: char_offset
+                for i, char_offset in places.items()
+                if start <= i < end or i == end == count
+            },
+        )
+        for start, end in itertools.pairwise(borders)
+    ]
+
+
+def _groups(windows: Sequence[_Window]) -> Iterator[list[int]]:
+    """Indices of windows of like length, to be read together."""
+    group: list[int] = []
+    total = 0
+    for k in sorted(range(len(windows)), key=lambda k: (len(windows[k].tokens.token_ids), k)):
+        size = 2 * len(windows[k].tokens.token_ids)
+        if group and total + size > _TOKENS_PER_READ:
+            yield group
+            group, total = [], 0
+        group.append(k)
+        total += size
+    if group:
+        yield group
 
 
 def annotation_prompt(tool: Tool) -> AnnotationPrompt:
@@ -138,55 +210,45 @@ def choose_positions(
     return sorted(likeliest[: _scalar(config.max_positions)])
 
 
-def _losses_without_call(
-    group: Sequence[_Candidate], lm: LanguageModel, num_scored_tokens: int
-) -> list[list[float]]:
-    """L_i(eps) of every i, for each document; one forward pass per document."""
-    nll = lm.token_losses(
-        [
-            LossRequest(prefix="", tokens=c.tokens, first=0, last=len(c.tokens.token_ids))
-            for c in group
-        ]
-    )
-    return [
-        [
-            weighted_loss(row[i : i + num_scored_tokens], num_scored_tokens)
-            for i in range(len(row) + 1)
-        ]
-        for row in nll
-    ]
-
-
 def _positions(
-    group: Sequence[_Candidate],
+    windows: Sequence[_Window],
     reading: Reading,
-    losses: Sequence[Sequence[float]],
+    lm: LanguageModel,
     config: SampleConfig,
+    num_scored_tokens: int,
 ) -> tuple[list[_Position], int]:
-    """The chosen positions of all documents, and how many were pruned (prune_below)."""
+    """The chosen positions of all windows, and how many were pruned (prune_below)."""
     chosen = [
+        (k, i)
+        for k, probabilities in enumerate(reading.start_probabilities)
+        for i in choose_positions(probabilities, windows[k].places, config)
+    ]
+    requests = [_loss_request(windows[k].tokens, i, num_scored_tokens) for k, i in chosen]
+    positions = [
         _Position(
-            document=candidate.document,
-            document_index=index,
+            window=windows[k],
+            window_index=k,
             token_index=i,
-            char_offset=candidate.places[i],
-            start_probability=probabilities[i],
-            loss_without_call=losses[index][i],
+            start_probability=reading.start_probabilities[k][i],
+            token_losses=token_losses,
+            loss_without_call=weighted_loss(token_losses, num_scored_tokens),
         )
-        for index, (candidate, probabilities) in enumerate(
-            zip(group, reading.start_probabilities, strict=True)
-        )
-        for i in choose_positions(probabilities, candidate.places, config)
+        for (k, i), token_losses in zip(chosen, lm.token_losses(requests), strict=True)
     ]
     # A loss that is not a number is not small: such a position goes on and is counted later.
-    positions = [p for p in chosen if not p.loss_without_call < config.prune_below]
-    return positions, len(chosen) - len(positions)
+    left = [p for p in positions if not p.loss_without_call < config.prune_below]
+    return left, len(positions) - len(left)
+
+
+def _loss_request(tokens: TokenizedText, token_index: int, num_scored_tokens: int) -> LossRequest:
+    last = min(token_index + num_scored_tokens, len(tokens.token_ids))
+    return LossRequest(prefix="", tokens=tokens, first=token_index, last=last)
 
 
 def _sample_positions(
     positions: Sequence[_Position], reading: Reading, tool: Tool, config: SampleConfig
-) -> list[ProposedCall]:
-    """All samples of the positions, in text order."""
+) -> Iterator[tuple[int, ProposedCall]]:
+    """All samples of the positions, in text order, each with the index of its window."""
     # Once its name is written, a call without an argument leaves nothing to sample.
     is_spelled_out = config.force_tool_name and not tool.takes_argument
     num_samples = 1 if is_spelled_out else _scalar(config.samples_per_position)
@@ -203,7 +265,6 @@ def _sample_positions(
         if is_spelled_out
         else reading.continuations(requests, settings)
     )
-    calls: list[ProposedCall] = []
     seen: set[tuple[str, int, str]] = set()
     for (position, m), request, continuation in zip(wanted, requests, sampled, strict=True):
         text = request.start.lstrip(" ") + continuation.text
@@ -215,30 +276,30 @@ def _sample_positions(
                 DropReason.NOT_CLOSED,
             )
         )
-        key = (position.document.document_id, position.token_index, argument)
+        key = (position.window.document.document_id, position.document_token_index, argument)
         if reason is None and key in seen:
             reason = DropReason.DUPLICATE
         if reason is None and config.look_ahead_guard and _leaks(position, argument):
             reason = DropReason.LOOK_AHEAD
         seen.add(key)
-        calls.append(_proposed(position, m, tool, argument, reason))
-    return calls
+        yield position.window_index, _proposed(position, m, tool, argument, reason)
 
 
 def _leaks(position: _Position, argument: str) -> bool:
-    text, at = position.document.text, position.char_offset
+    text, at = position.window.document.text, position.char_offset
     return looks_ahead(argument, text[:at], text[at:])
 
 
 def _request(
     position: _Position, sample: int, tool: Tool, config: SampleConfig
 ) -> ContinuationRequest:
-    space, _, _ = insertion(position.document.text, position.char_offset, "")
+    document = position.window.document
+    space, _, _ = insertion(document.text, position.char_offset, "")
     opening = f"{tool.name}(" if config.force_tool_name else ""
-    document_id, token_index = position.document.document_id, position.token_index
+    document_id, token_index = document.document_id, position.document_token_index
     seed = digest(config.seed, "sample", tool.name, document_id, token_index, sample)
     return ContinuationRequest(
-        document_index=position.document_index,
+        document_index=position.window_index,
         token_index=position.token_index,
         start=f"{space}{START}{opening}",
         seed=int(seed, 16),
@@ -248,17 +309,21 @@ def _request(
 def _proposed(
     position: _Position, sample: int, tool: Tool, argument: str, reason: DropReason | None
 ) -> ProposedCall:
-    document_id, token_index = position.document.document_id, position.token_index
+    window = position.window
+    document_id, token_index = window.document.document_id, position.document_token_index
     return ProposedCall(
         candidate_id=digest(document_id, token_index, tool.name, argument, sample),
         document_id=document_id,
         tool=tool.name,
         char_offset=position.char_offset,
         token_index=token_index,
+        window_start=window.start,
+        window_end=window.start + len(window.tokens.token_ids),
         start_probability=position.start_probability,
         sample_index=sample,
         argument=argument,
         loss_without_call=position.loss_without_call,
+        token_losses_without_call=position.token_losses,
         drop_reason=reason,
     )
 
@@ -277,4 +342,10 @@ def _parse(text: str, tool: Tool) -> tuple[str, DropReason | None]:
 def _scalar(value: float | dict[str, float] | dict[str, int]) -> int:
     """A per-tool count that for_tool has resolved."""
     assert isinstance(value, int), "resolve the settings with config.for_tool first"
+    return value
+
+
+def _text(value: str | dict[str, str]) -> str:
+    """A per-tool name that for_tool has resolved."""
+    assert isinstance(value, str), "resolve the settings with config.for_tool first"
     return value

@@ -274,6 +274,8 @@ VALUES = {
     "benchmark_digest": ("", "", ["x"]),
     "arm": ("on", "on", ["base", "disabled"]),
     "num_scored_tokens": (5, 5, [4]),
+    "prune_below": (0.1, 0.1, [0.2]),
+    "wrong_results": (("7", "91"), ("7", "91"), [("7",), ()]),
     "filtering_threshold": (0.5, 0.5, [0.6]),
     "cutoffs": ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}, [{"a": 1.5, "b": 2.0}, {}]),
     "execute": (ExecuteConfig(), ExecuteConfig(), [ExecuteConfig(max_result_chars=9)]),

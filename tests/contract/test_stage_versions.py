@@ -27,10 +27,10 @@ TEXTS = (
 )
 
 GOLDEN = {
-    "sample": (1, "4da2fa0a77b425c3"),
-    "execute": (1, "4951bce7c6890321"),
-    "score": (1, "a66e1d6ca99675e1"),
-    "filter": (1, "939dcf966697aaa3"),
+    "sample": (2, "6de162a4e26cdcc2"),
+    "execute": (2, "2ff07e9db2ff0fec"),
+    "score": (2, "742e7cc1b57848bb"),
+    "filter": (2, "e1fbc37491ad5de1"),
     "augment": (1, "c8be1ae78068951a"),
 }
 """Stage -> (STAGE_VERSION, digest of its records)."""

@@ -80,13 +80,18 @@ _CALL: dict[str, Fields] = {
 }
 
 
+_WINDOW: dict[str, Fields] = {"window_start": 0, "window_end": 17}
+
+
 def proposed_call(**fields: Fields) -> ProposedCall:
     """A call that goes on to execution."""
     defaults = {
         **_CALL,
         "token_index": 9,
+        **_WINDOW,
         "start_probability": 0.2,
         "sample_index": 0,
+        "token_losses_without_call": (3.0, 3.0, 3.0, 3.0, 3.0),
         "drop_reason": None,
     }
     return build(ProposedCall, defaults, **fields)
@@ -97,6 +102,7 @@ def executed_call(**fields: Fields) -> ExecutedCall:
     defaults = {
         **_CALL,
         "token_index": 9,
+        **_WINDOW,
         "tool_version": "1",
         "outcome": Outcome.OK,
         "outcome_reason": "",
@@ -114,7 +120,12 @@ def scored_call(**fields: Fields) -> ScoredCall:
         "result": "91",
         "loss_with_empty_result": 2.5,
         "loss_with_result": 1.0,
+        "loss_with_wrong_result": None,
+        "loss_with_shuffled_result": None,
         "loss_reduction": 1.5,
+        "scored_tokens": (" 9", "1", " pieces", " of", " fruit"),
+        "token_losses_with_empty_result": (2.5, 2.5, 2.5, 2.5, 2.5),
+        "token_losses_with_result": (1.0, 1.0, 1.0, 1.0, 1.0),
         "is_right": True,
     }
     return build(ScoredCall, defaults, **fields)
@@ -185,7 +196,8 @@ class CallStory:
     """What became of one candidate; by default it is kept, with a margin of 1.5 nats.
 
     `dropped` in sampling ends the story there; an `outcome` other than ok ends it at execution;
-    `losses` are (without call, with empty result, with result).
+    `losses` are (without call, with empty result or None where not measured, with result);
+    `controls` those with a wrong and a shuffled result.
     """
 
     candidate_id: str
@@ -198,7 +210,8 @@ class CallStory:
     outcome: Outcome = Outcome.OK
     outcome_reason: str = ""
     result: str = "91"
-    losses: tuple[float, float, float] = (3.0, 2.5, 1.0)
+    losses: tuple[float, float | None, float] = (3.0, 2.5, 1.0)
+    controls: tuple[float | None, float | None] = (None, None)
     threshold: float = 1.0
     is_right: bool | None = None
     latency_seconds: float = 0.01
@@ -206,7 +219,7 @@ class CallStory:
     @property
     def loss_reduction(self) -> float:
         """L- minus L+, nats."""
-        return min(self.losses[:2]) - self.losses[2]
+        return min(loss for loss in self.losses[:2] if loss is not None) - self.losses[2]
 
     @property
     def is_finite(self) -> bool:
@@ -221,7 +234,10 @@ def call_records(story: CallStory) -> dict[str, Fields]:
     before = {**shared, "loss_without_call": story.losses[0]}
     records: dict[str, Fields] = {
         "sample": proposed_call(
-            **before, start_probability=story.start_probability, drop_reason=story.dropped
+            **before,
+            start_probability=story.start_probability,
+            token_losses_without_call=(story.losses[0],) * 5,
+            drop_reason=story.dropped,
         )
     }
     if story.dropped is not None:
@@ -243,19 +259,30 @@ def call_records(story: CallStory) -> dict[str, Fields]:
         **verdict,
         loss_with_empty_result=story.losses[1],
         loss_with_result=story.losses[2],
+        loss_with_wrong_result=story.controls[0],
+        loss_with_shuffled_result=story.controls[1],
+        token_losses_with_empty_result=() if story.losses[1] is None else (story.losses[1],) * 5,
+        token_losses_with_result=(story.losses[2],) * 5,
     )
     records["filter"] = _decision(story, {**shared, **verdict})
     return records
 
 
 def _decision(story: CallStory, fields: Mapping[str, Fields]) -> FilterDecision:
-    kept = story.is_finite and story.loss_reduction >= story.threshold
-    missed = DropReason.BELOW_THRESHOLD if story.is_finite else DropReason.NOT_FINITE
+    reason: DropReason | None = None
+    if not story.is_finite:
+        reason = DropReason.NOT_FINITE
+    elif story.loss_reduction < story.threshold:
+        reason = DropReason.BELOW_THRESHOLD
+    elif story.controls[0] is not None and story.controls[0] <= story.losses[2]:
+        reason = DropReason.WRONG_RESULT
+    elif story.controls[1] is not None and story.controls[1] <= story.losses[2]:
+        reason = DropReason.SHUFFLED_RESULT
     return filter_decision(
         **fields,
         filtering_threshold=story.threshold,
-        kept=kept,
-        drop_reason=None if kept else missed,
+        kept=reason is None,
+        drop_reason=reason,
     )
 
 

@@ -48,6 +48,8 @@ def one_of_each() -> list[CallStory]:
         CallStory(candidate_id="failed", outcome=Outcome.FAILED),
         CallStory(candidate_id="late", outcome=Outcome.TIMED_OUT, latency_seconds=10.0),
         CallStory(candidate_id="empty", outcome=Outcome.EMPTY),
+        CallStory(candidate_id="wrong-as-good", controls=(1.0, None)),
+        CallStory(candidate_id="shuffled-as-good", controls=(1.5, 0.75), is_right=True),
     ]
 
 
@@ -63,14 +65,15 @@ def test_funnel_one_call_of_each_fate_counts_by_hand(tmp_path: Path) -> None:
     assert index.funnel(path)["Calculator"] == {
         "documents": 1,
         "positions": 1,
-        "calls": 12,
-        "parsed": 10,
-        "executed": 4,
-        "scored": 4,
+        "calls": 14,
+        "parsed": 12,
+        "executed": 6,
+        "scored": 6,
         "kept": 2,
         "dropped": {reason.value: 1 for reason in DropReason},
         "checkable": 1,
         "right": 1,
+        "documents_by_rule": {},
     }
 
 
@@ -81,7 +84,8 @@ def test_funnel_tool_without_calls_is_listed_in_config_order_with_zeros(tmp_path
 
     assert list(funnel) == ["Calculator", "Calendar"]
     assert funnel["Calculator"]["dropped"] == {}
-    assert {v for k, v in funnel["Calculator"].items() if k != "dropped"} == {0}
+    counts = {k: v for k, v in funnel["Calculator"].items() if not isinstance(v, dict)}
+    assert set(counts.values()) == {0}
 
 
 def test_funnel_unfinished_run_counts_calls_as_undecided(tmp_path: Path) -> None:
@@ -93,8 +97,8 @@ def test_funnel_unfinished_run_counts_calls_as_undecided(tmp_path: Path) -> None
 
     counts = index.funnel(path)["Calculator"]
     assert counts["kept"] == 0
-    assert counts["dropped"]["undecided"] == 4
-    assert counts["calls"] == sum(counts["dropped"].values()) == 12
+    assert counts["dropped"]["undecided"] == 6
+    assert counts["calls"] == sum(counts["dropped"].values()) == 14
 
 
 def test_threshold_sweep_random_losses_equals_plain_loop(tmp_path: Path) -> None:
@@ -229,7 +233,7 @@ def test_build_index_every_stage_fills_its_table(tmp_path: Path) -> None:
     tables = [table for table, _ in index.TABLES.values()]
     counts = [index.query(path, f"SELECT count(*) FROM {table}")[1][0][0] for table in tables]
     # documents, quarantined, proposed, executed, scored, decided, augmented, evaluated
-    assert counts == [1, 1, 12, 8, 4, 4, 1, 2]
+    assert counts == [1, 1, 14, 10, 6, 6, 1, 2]
     assert index.query(path, "SELECT calls[1].result FROM augmented_documents")[1] == [("91",)]
 
 
@@ -239,7 +243,7 @@ def test_build_index_no_stage_has_all_views_commented_and_no_calls(tmp_path: Pat
     index.build_index([], CONFIG, path)
 
     views = index.select(path, "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal")
-    assert len(views) == 7
+    assert len(views) == 8
     assert all(view["comment"] for view in views)
     for view in ("candidates", "drops", "kept_examples", "dropped_examples"):
         columns, rows = index.query(path, f"SELECT * FROM {view}")
@@ -256,7 +260,7 @@ def test_build_index_corrupt_index_is_replaced(tmp_path: Path) -> None:
 
     built(tmp_path, one_of_each())
 
-    assert index.funnel(path)["Calculator"]["calls"] == 12
+    assert index.funnel(path)["Calculator"]["calls"] == 14
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["index.duckdb", "shards"]
 
 
@@ -268,7 +272,7 @@ def test_build_index_lost_shard_leaves_the_old_index(tmp_path: Path) -> None:
     with pytest.raises(ShardIntegrityError, match="sample/Calculator"):
         index.build_index(stages, CONFIG, path)
 
-    assert index.funnel(path)["Calculator"]["calls"] == 12
+    assert index.funnel(path)["Calculator"]["calls"] == 14
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["index.duckdb", "shards"]
 
 
@@ -276,7 +280,7 @@ def test_build_index_shard_of_other_length_is_refused(tmp_path: Path) -> None:
     stages = write_annotation(tmp_path / "shards", [document()], one_of_each())
     write_annotation(tmp_path / "shards", [document()], one_of_each()[:4])
 
-    with pytest.raises(ShardIntegrityError, match="hold 4 rows, expected 12"):
+    with pytest.raises(ShardIntegrityError, match="hold 4 rows, expected 14"):
         index.build_index(stages, CONFIG, tmp_path / "index.duckdb")
 
 
@@ -375,8 +379,8 @@ def test_diagnose_reason_of_most_drops_gives_its_cure(
         ({"documents": 3, "documents_without_place": 1}, "sample.sampling_threshold (now 0.25)"),
         ({"documents": 3, "documents_without_place": 3}, "look_ahead_guard off"),
         (
-            {"documents": 3, "documents_without_place": 1, "documents_too_long": 2},
-            "2 documents are too long. Suggestion: lower corpus.max_document_chars.",
+            {"documents": 3, "documents_not_qualified": 3},
+            "set sample.document_heuristic to none.",
         ),
         ({"documents": 3, "positions_pruned": 8}, "lower sample.prune_below (now 0.5)"),
     ],

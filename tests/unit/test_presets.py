@@ -56,8 +56,9 @@ def test_paper_loss_counts_five_tokens():
     assert paper().score.num_scored_tokens == 5
 
 
-def test_paper_samples_every_position_and_prunes_nothing():
-    assert paper().sample.prune_below == 0.0
+def test_paper_prunes_only_below_the_sweep():
+    paper_run = paper()
+    assert paper_run.sample.prune_below == min(paper_run.filter.threshold_sweep)
 
 
 def test_paper_arithmetic_is_bfloat16():

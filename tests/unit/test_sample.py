@@ -1,5 +1,6 @@
 """Step 1 on a scripted model: which positions, which calls, and why the others are dropped."""
 
+import itertools
 import math
 from collections import Counter
 
@@ -9,6 +10,7 @@ from tests.support.builders import document
 from tests.support.reference import reference_loss, reference_places, reference_positions
 from tests.support.scripted_lm import ScriptedLM
 from toolformer_core.config import SampleConfig
+from toolformer_core.errors import ConfigError
 from toolformer_core.lm import TokenizedText
 from toolformer_core.records import DropReason
 from toolformer_core.sample import (
@@ -293,10 +295,51 @@ def test_sample_calls_prune_does_not_change_the_other_samples():
     assert [call.candidate_id for call in pruned] == survivors
 
 
-def test_sample_calls_document_that_does_not_fit_is_counted():
-    lm = ScriptedLM(context_tokens=100)
-    calls, counts = sample_calls([DOCUMENT], lm, Calculator(), settings(), num_scored_tokens=5)
-    assert (calls, counts["documents"], counts["documents_too_long"]) == ([], 1, 1)
+def test_sample_calls_context_without_room_for_the_prompt_is_refused():
+    with pytest.raises(ConfigError, match="context of 100 tokens leaves"):
+        sample_calls(
+            [DOCUMENT],
+            ScriptedLM(context_tokens=100),
+            Calculator(),
+            settings(),
+            num_scored_tokens=5,
+        )
+
+
+def test_sample_calls_long_document_is_cut_into_windows():
+    text = " ".join(f"There are {n} mills." for n in range(100))
+    prompt_tokens = len(ScriptedLM().tokenize(Calculator().prompt.replace("{text}", "")).token_ids)
+    lm = ScriptedLM(context_tokens=prompt_tokens + settings().max_call_tokens + 16 + 2 * 90)
+    calls, counts = sample_calls(
+        [document(text=text)], lm, Calculator(), settings(max_positions=3), num_scored_tokens=5
+    )
+    windows = sorted({(call.window_start, call.window_end) for call in calls})
+    offsets = lm.tokenize(text).char_offsets
+    assert counts["documents_windowed"] == 1
+    assert windows[0][0] == 0
+    assert windows[-1][1] == len(offsets) - 1
+    assert all(end == start for (_, end), (start, _) in itertools.pairwise(windows))
+    assert max(end - start for start, end in windows) <= 90
+    for call in calls:
+        assert call.window_start <= call.token_index <= call.window_end
+        assert call.char_offset == offsets[call.token_index]
+        expected = min(5, call.window_end - call.token_index)
+        assert len(call.token_losses_without_call) == expected
+
+
+def test_sample_calls_documents_by_rule_are_counted():
+    texts = ("34 apples and 57 pears are 91.", "A total of 5 mills.", "No number at all.")
+    documents = [document(text=text, document_id=text) for text in texts]
+    calls, counts = sample_calls(
+        documents,
+        ScriptedLM(),
+        Calculator(),
+        settings(document_heuristic="paper"),
+        num_scored_tokens=5,
+    )
+    assert (counts["rule_operation"], counts["rule_phrase"]) == (1, 1)
+    assert (counts["documents"], counts["documents_not_qualified"]) == (3, 1)
+    assert {call.document_id for call in calls} == set(texts[:2])
 
 
 def test_sample_calls_document_without_place_is_counted():

@@ -1,0 +1,128 @@
+"""Which documents are worth trying with a tool (paper, Appendix A).
+
+A rule looks at the document alone and costs no forward pass. Calculator: three numbers near one
+another, one the result of an operation on the others ("operation"); or a phrase such as "total of"
+before a number ("phrase"); or merely three numbers, of which one document in a hundred is kept
+("sampled"). Calendar: a date is known ("dated"). The paper gives none for the search tool.
+"""
+
+import functools
+import importlib
+import itertools
+import re
+from collections.abc import Callable
+from decimal import Decimal
+
+from toolformer_core.errors import ConfigError
+from toolformer_core.records import Document, digest
+from toolformer_core.tools.base import NUMBER_PATTERN, numbers_in
+
+Heuristic = Callable[[Document], bool | str | None]
+"""A user's own: a text names the rule by which a document qualifies, true is "custom"."""
+
+WINDOW_TOKENS = 100
+SAMPLED_SHARE = 0.01
+MAX_NUMBERS_IN_WINDOW = 30
+
+_PHRASE = re.compile(
+    r"(?:=|\b(?:equals|equal to|total of|average of))\s*"
+    rf"[-\u2212]?[$\u20ac\u00a3]?(?:{NUMBER_PATTERN})",
+    re.IGNORECASE,
+)
+
+
+def document_rule(spec: str, tool: str, document: Document, seed: int) -> str | None:
+    """The rule by which a document qualifies for a tool; None if it does not.
+
+    `spec` is "none" (every document does, by "any"), "paper", or MODULE:FUNCTION of the user's.
+    Raises: ConfigError for any other.
+    """
+    if spec == "none":
+        return "any"
+    if spec == "paper":
+        return _PAPER.get(tool, _any)(document, seed)
+    verdict = _own(spec)(document)
+    return verdict if isinstance(verdict, str) else "custom" if verdict else None
+
+
+def check_heuristic(spec: str) -> None:
+    """Nothing, if the setting names a heuristic.
+
+    Raises: ConfigError if it does not.
+    """
+    if spec not in ("none", "paper"):
+        _own(spec)
+
+
+@functools.lru_cache(maxsize=32)
+def _own(spec: str) -> Heuristic:
+    module, _, name = spec.partition(":")
+    expected = "expected none, paper or MODULE:FUNCTION"
+    if not module or not name:
+        raise ConfigError(f"sample.document_heuristic {spec!r}: {expected}")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"sample.document_heuristic {spec!r}: {error}; {expected}") from error
+    if not callable(function):
+        raise ConfigError(f"sample.document_heuristic {spec!r} is not a function; {expected}")
+    found: Heuristic = function
+    return found
+
+
+def _any(document: Document, seed: int) -> str | None:
+    return "any"
+
+
+def _calendar(document: Document, seed: int) -> str | None:
+    return None if document.date is None else "dated"
+
+
+def _calculator(document: Document, seed: int) -> str | None:
+    if has_operation(document.text):
+        return "operation"
+    if _PHRASE.search(document.text):
+        return "phrase"
+    draw = int(digest(seed, "heuristic", document.document_id), 16) / 16**16
+    is_drawn = draw < SAMPLED_SHARE and len(numbers_in(document.text)) >= 3
+    return "sampled" if is_drawn else None
+
+
+def has_operation(text: str) -> bool:
+    """Whether of three numbers within 100 tokens one is the result of + - * / on the others.
+
+    Choice: tokens are split at white space; a quotient also counts where it is stated rounded to
+    its own number of decimals. Of a window crowded with numbers the first thirty are tried.
+    """
+    windows: list[list[Decimal]] = [numbers_in(word) for word in text.split()]
+    near: list[tuple[int, Decimal]] = []
+    for position, found in enumerate(windows):
+        near = [(p, n) for p, n in near if p > position - WINDOW_TOKENS]
+        for number in found:
+            earlier = [n for _, n in near][-MAX_NUMBERS_IN_WINDOW:]
+            if any(_is_triple(a, b, number) for a, b in itertools.combinations(earlier, 2)):
+                return True
+            near.append((position, number))
+    return False
+
+
+def _is_triple(a: Decimal, b: Decimal, c: Decimal) -> bool:
+    """Whether one of the three is the result of an operation on the other two."""
+    return any(
+        x + y == z or x * y == z or _is_quotient(x, y, z)
+        for x, y, z in itertools.permutations((a, b, c))
+    )
+
+
+def _is_quotient(x: Decimal, y: Decimal, z: Decimal) -> bool:
+    """Whether x / y is z to as many decimals as z states, and z states some."""
+    exponent = z.as_tuple().exponent
+    if y == 0 or not isinstance(exponent, int) or exponent >= 0:
+        return False
+    return (x / y).quantize(Decimal(1).scaleb(exponent)) == z
+
+
+_PAPER: dict[str, Callable[[Document, int], str | None]] = {
+    "Calculator": _calculator,
+    "Calendar": _calendar,
+}
