@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.bench`. Figures are ratios measured in one run."""
