@@ -15,7 +15,7 @@ Shape legend: B batch, T tokens, N tokens of all sequences, V vocabulary.
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -152,10 +152,13 @@ class HFLanguageModel:
         return bool(difference_NV.abs().mean() < 0.05 * expected_NV.std())
 
     def read(
-        self, prompt: AnnotationPrompt, texts: Sequence[TokenizedText]
+        self,
+        prompt: AnnotationPrompt,
+        texts: Sequence[TokenizedText],
+        places: Sequence[Collection[int]],
     ) -> TreeReading | CopiedReading:
         """Read every text as P(x) followed by x; see the module docstring."""
-        return (TreeReading if self.takes_mask else CopiedReading)(self, prompt, texts)
+        return (TreeReading if self.takes_mask else CopiedReading)(self, prompt, texts, places)
 
     @torch.inference_mode()
     def token_losses(self, requests: Sequence[LossRequest]) -> list[tuple[float, ...]]:
@@ -267,7 +270,7 @@ class HFLanguageModel:
         if head not in self._heads:
             ids = [self.document_start_id, *self.encode(head)]
             tree = Tree(self.model, 1, is_packed=self.is_packed)
-            tree.read(slice(0, 1), [ids], [1])
+            tree.read(slice(0, 1), [ids], [[len(ids) - 1]])
             tree.seal(len(ids))
             self._heads[head] = tree
         return self._heads[head]
@@ -306,7 +309,7 @@ def _masked_probe(model: Any, sequences: Sequence[list[int]]) -> torch.Tensor:  
     """Logits of all tokens, the second sequence grown as a branch beside the first."""
     first, second = sequences
     tree = Tree(model, 1, is_packed=False)
-    logits_NV = tree.read(slice(0, 1), [first], [len(first)])
+    logits_NV = tree.read(slice(0, 1), [first], [range(len(first))])
     tree.seal(len(first))
     rows = []
     for end in range(1, len(second) + 1):

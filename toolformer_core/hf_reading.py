@@ -5,7 +5,7 @@ Shape legend: B documents, S slots (live branches of a document), K columns of k
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,11 @@ class TreeReading:
     """Documents in trees: one for all where passes are packed, else one for each."""
 
     def __init__(
-        self, lm: "HFLanguageModel", prompt: AnnotationPrompt, texts: Sequence[TokenizedText]
+        self,
+        lm: "HFLanguageModel",
+        prompt: AnnotationPrompt,
+        texts: Sequence[TokenizedText],
+        places: Sequence[Collection[int]],
     ) -> None:
         self._lm = lm
         tail = lm.encode(prompt.tail)
@@ -55,26 +59,27 @@ class TreeReading:
             for first in range(0, len(texts), max(per_tree, 1))
         ]
         self._trees: list[Tree] = []
-        probabilities: list[tuple[float, ...]] = []
+        self.start_probabilities: list[dict[int, float]] = []
         with torch.inference_mode():
             self._head = lm.head_tree(prompt.head)
             for documents in self._documents:
-                probabilities += self._plant(rows[documents.start : documents.stop], texts)
-        self.start_probabilities: tuple[tuple[float, ...], ...] = tuple(probabilities)
+                part = slice(documents.start, documents.stop)
+                self.start_probabilities += self._plant(rows[part], places[part])
 
     def _plant(
-        self, rows: Sequence[list[int]], texts: Sequence[TokenizedText]
-    ) -> Iterator[tuple[float, ...]]:
+        self, rows: Sequence[list[int]], places: Sequence[Collection[int]]
+    ) -> Iterator[dict[int, float]]:
         """A tree over the next documents; yields p_i of each."""
         lm, longest = self._lm, max(map(len, rows))
         tree = Tree(lm.model, len(rows), is_packed=lm.is_packed, head=self._head)
-        first_document = sum(t.columns.num_rows for t in self._trees)
+        first = len(self.start_probabilities)
         for batch in _consecutive([len(row) for row in rows], lm.token_budget):
-            part = [rows[k] for k in batch]
-            counts = [len(texts[first_document + k].token_ids) + 1 for k in batch]
-            logits_NV = tree.read(slice(batch.start, batch.stop), part, counts)
-            for logits_TV in torch.split(logits_NV, counts):
-                yield start_probabilities(logits_TV, lm.start_ids)
+            part = slice(batch.start, batch.stop)
+            # Before the second x_i+1 stands token offset + i, and its logits decide p_i.
+            before = [[self._offsets[first + k] - 1 + i for i in places[k]] for k in batch]
+            logits_NV = tree.read(part, rows[part], before)
+            found = iter(start_probabilities(logits_NV, lm.start_ids))
+            yield from ({i: next(found) for i in places[k]} for k in batch)
         tree.seal(longest)
         self._trees.append(tree)
 
@@ -177,16 +182,22 @@ class CopiedReading:
     """For a model that takes no 4-D mask: every continuation is a row with all of its tokens."""
 
     def __init__(
-        self, lm: "HFLanguageModel", prompt: AnnotationPrompt, texts: Sequence[TokenizedText]
+        self,
+        lm: "HFLanguageModel",
+        prompt: AnnotationPrompt,
+        texts: Sequence[TokenizedText],
+        places: Sequence[Collection[int]],
     ) -> None:
         self._lm = lm
         head, tail = lm.encode(prompt.head), lm.encode(prompt.tail)
         self._before = [[lm.document_start_id, *head, *x.token_ids, *tail] for x in texts]
         self._texts = texts
-        self.start_probabilities = tuple(map(self._probabilities, range(len(texts))))
+        self.start_probabilities = [
+            self._probabilities(k, wanted) for k, wanted in enumerate(places)
+        ]
 
     @torch.inference_mode()
-    def _probabilities(self, document_index: int) -> tuple[float, ...]:
+    def _probabilities(self, document_index: int, places: Collection[int]) -> dict[int, float]:
         token_ids = self._texts[document_index].token_ids
         ids = [*self._before[document_index], *token_ids]
         output = self._lm.model(
@@ -194,7 +205,8 @@ class CopiedReading:
             logits_to_keep=len(token_ids) + 1,
             use_cache=False,
         )
-        return start_probabilities(output.logits[0], self._lm.start_ids)
+        found = start_probabilities(output.logits[0, list(places)], self._lm.start_ids)
+        return dict(zip(places, found, strict=True))
 
     @torch.inference_mode()
     def continuations(
@@ -250,7 +262,7 @@ class CopiedReading:
             ids_BT = torch.tensor([[b.token_ids[-1]] for b in live], device=lm.device)
 
 
-def start_probabilities(logits_TV: torch.Tensor, start_ids: Sequence[int]) -> tuple[float, ...]:
+def start_probabilities(logits_TV: torch.Tensor, start_ids: Sequence[int]) -> list[float]:
     """Probability of a call's start after each token, summed over all tokens that spell it."""
     starts = torch.tensor(start_ids, device=logits_TV.device)
     chunks = []
@@ -258,7 +270,7 @@ def start_probabilities(logits_TV: torch.Tensor, start_ids: Sequence[int]) -> tu
         chunk_TV = chunk_TV.float()
         chunks.append((chunk_TV[:, starts] - chunk_TV.logsumexp(-1, keepdim=True)).exp().sum(-1))
     probabilities: list[float] = torch.cat(chunks).tolist()
-    return tuple(probabilities)
+    return probabilities
 
 
 def length_buckets(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

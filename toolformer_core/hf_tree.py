@@ -10,7 +10,8 @@ Shape legend: B rows (documents), Q query tokens of a row, K columns of keys, N 
 H heads, D head size, V vocabulary.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -108,20 +109,17 @@ class Tree:
         self._blocked = torch.finfo(model.dtype).min
 
     def read(
-        self, rows: slice, texts: Sequence[Sequence[int]], num_kept: Sequence[int]
+        self, rows: slice, texts: Sequence[Sequence[int]], kept: Sequence[Iterable[int]]
     ) -> torch.Tensor:
-        """Feed these rows their texts; logits after the last `num_kept` tokens of each [N, V].
+        """Feed these rows their texts; logits after the `kept` tokens of each [N, V].
 
         Every pass over rows of one tree begins at the same column; `seal` ends the last.
         """
         used = self.columns.used
         self.columns.reserve(max(map(len, texts)))
         positions = [range(used, used + len(text)) for text in texts]
-        keep: list[int] = []
-        end = 0
-        for text, kept in zip(texts, num_kept, strict=True):
-            end += len(text)
-            keep += range(end - kept, end)
+        starts = itertools.accumulate(map(len, texts), initial=0)
+        keep = [start + k for start, row in zip(starts, kept, strict=False) for k in row]
         return self._forward(rows, texts, positions, None, keep)
 
     def seal(self, num_columns: int) -> None:

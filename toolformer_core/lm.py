@@ -4,7 +4,7 @@ Three methods; each takes a batch, so that an adapter can share caches and forwa
 it. Tokens appear only as positions and character offsets: no stage sees a tensor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,8 +80,8 @@ class Reading(Protocol):
     """A batch of documents read under an annotation prompt, ready to be continued."""
 
     @property
-    def start_probabilities(self) -> tuple[tuple[float, ...], ...]:
-        """p_i for every document and every i = 0..n (before the first token to the end)."""
+    def start_probabilities(self) -> Sequence[Mapping[int, float]]:
+        """p_i of every document at the places it was read for."""
 
     def continuations(
         self, requests: Sequence[ContinuationRequest], settings: SamplingSettings
@@ -99,8 +99,16 @@ class LanguageModel(Protocol):
     def tokenize(self, text: str) -> TokenizedText:
         """The text as M's tokens, without special tokens."""
 
-    def read(self, prompt: AnnotationPrompt, texts: Sequence[TokenizedText]) -> Reading:
-        """Read every text as P(x) followed by x."""
+    def read(
+        self,
+        prompt: AnnotationPrompt,
+        texts: Sequence[TokenizedText],
+        places: Sequence[Collection[int]],
+    ) -> Reading:
+        """Read every text as P(x) followed by x.
+
+        `places` are the token indices, 0..n, at which a call of the text may start.
+        """
 
     def token_losses(self, requests: Sequence[LossRequest]) -> list[tuple[float, ...]]:
         """Negative log-likelihoods in nats, one tuple per request."""

@@ -114,7 +114,9 @@ def sample_calls(
     calls: dict[int, list[ProposedCall]] = {}
     for group in _groups(windows):
         read = [windows[k] for k in group]
-        reading = lm.read(annotation_prompt(tool), [window.tokens for window in read])
+        reading = lm.read(
+            annotation_prompt(tool), [w.tokens for w in read], [w.places.keys() for w in read]
+        )
         positions, num_pruned = _positions(read, reading, lm, config, num_scored_tokens)
         counts["positions"] += len(positions)
         counts["positions_pruned"] += num_pruned
@@ -199,13 +201,11 @@ def insertion_places(
     return places
 
 
-def choose_positions(
-    probabilities: Sequence[float], places: Mapping[int, int], config: SampleConfig
-) -> list[int]:
+def choose_positions(probabilities: Mapping[int, float], config: SampleConfig) -> list[int]:
     """I: the likeliest places above tau_s, at most max_positions, in text order."""
     threshold = config.sampling_threshold
     assert not isinstance(threshold, dict), "resolve the settings with config.for_tool first"
-    above = [i for i in places if probabilities[i] > threshold]
+    above = [i for i, probability in probabilities.items() if probability > threshold]
     likeliest = sorted(above, key=lambda i: (-probabilities[i], i))
     return sorted(likeliest[: _scalar(config.max_positions)])
 
@@ -221,7 +221,7 @@ def _positions(
     chosen = [
         (k, i)
         for k, probabilities in enumerate(reading.start_probabilities)
-        for i in choose_positions(probabilities, windows[k].places, config)
+        for i in choose_positions(probabilities, config)
     ]
     requests = [_loss_request(windows[k].tokens, i, num_scored_tokens) for k, i in chosen]
     positions = [

@@ -79,7 +79,7 @@ def _places(
     logits = lm.model(torch.tensor([head + text]), logits_to_keep=len(text) + 1).logits[0].float()
     probabilities = logits.softmax(-1)[:, list(lm.start_ids)].sum(-1).tolist()
     places = insertion_places(tokens, document, tool, guard=config.look_ahead_guard)
-    return text, head, choose_positions(probabilities, places, config)
+    return text, head, choose_positions({i: probabilities[i] for i in places}, config)
 
 
 def _generate(

@@ -8,7 +8,7 @@ else is in the batch. Where a table has no entry, numbers come from a digest of 
 import random
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from toolformer_core.lm import (
@@ -57,9 +57,14 @@ class ScriptedLM:
             char_offsets=(*(word.start() for word in words), len(text)),
         )
 
-    def read(self, prompt: AnnotationPrompt, texts: Sequence[TokenizedText]) -> "ScriptedReading":
+    def read(
+        self,
+        prompt: AnnotationPrompt,
+        texts: Sequence[TokenizedText],
+        places: Sequence[Collection[int]],
+    ) -> "ScriptedReading":
         """A reading that answers from the tables; the prompt changes nothing."""
-        return ScriptedReading(lm=self, texts=tuple(texts))
+        return ScriptedReading(lm=self, texts=tuple(texts), places=tuple(map(tuple, places)))
 
     def token_losses(self, requests: Sequence[LossRequest]) -> list[tuple[float, ...]]:
         """Losses from the table, else by rule from the prefix and the text up to the token."""
@@ -82,11 +87,13 @@ class ScriptedReading:
 
     lm: ScriptedLM
     texts: tuple[TokenizedText, ...]
+    places: tuple[tuple[int, ...], ...]
 
     @property
-    def start_probabilities(self) -> tuple[tuple[float, ...], ...]:
+    def start_probabilities(self) -> list[dict[int, float]]:
         """p_i from the table, else by rule from the text before i."""
-        return tuple(self._probabilities(tokens) for tokens in self.texts)
+        rows = [self._probabilities(tokens) for tokens in self.texts]
+        return [{i: row[i] for i in own} for row, own in zip(rows, self.places, strict=True)]
 
     def _probabilities(self, tokens: TokenizedText) -> tuple[float, ...]:
         known = self.lm.start_probabilities.get(tokens.text)

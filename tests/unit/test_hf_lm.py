@@ -130,9 +130,14 @@ def prompt_ids(lm, tokens, token_index, start=""):
     ]
 
 
+def read(lm, tokens):
+    """A reading that may start a call anywhere."""
+    return lm.read(PROMPT, tokens, [range(len(text.token_ids) + 1) for text in tokens])
+
+
 def test_start_probabilities_every_position_equals_one_forward_each(lm):
     tokens = [lm.tokenize(text) for text in TEXTS]
-    found = lm.read(PROMPT, tokens).start_probabilities
+    found = read(lm, tokens).start_probabilities
     model64 = copy.deepcopy(lm.model).double()
     for row, text in zip(found, tokens, strict=True):
         expected = [
@@ -143,13 +148,23 @@ def test_start_probabilities_every_position_equals_one_forward_each(lm):
             )
             for i in range(len(text.token_ids) + 1)
         ]
-        assert row == pytest.approx(expected, abs=1e-5)
+        assert list(row) == list(range(len(expected)))
+        assert list(row.values()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_start_probabilities_are_given_for_the_places_alone(lm):
+    tokens = [lm.tokenize(text) for text in TEXTS]
+    places = [(3,), (), (0, 5)]
+    everywhere = read(lm, tokens).start_probabilities
+    found = lm.read(PROMPT, tokens, places).start_probabilities
+    for row, everything, own in zip(found, everywhere, places, strict=True):
+        assert row == pytest.approx({i: everything[i] for i in own}, rel=1e-4)
 
 
 def test_start_probabilities_do_not_depend_on_what_else_is_read(lm):
     tokens = [lm.tokenize(text) for text in TEXTS]
-    together = lm.read(PROMPT, tokens).start_probabilities
-    alone = [lm.read(PROMPT, [text]).start_probabilities[0] for text in tokens]
+    together = read(lm, tokens).start_probabilities
+    alone = [read(lm, [text]).start_probabilities[0] for text in tokens]
     for row, expected in zip(together, alone, strict=True):
         assert row == pytest.approx(expected, rel=1e-4)
 
@@ -191,7 +206,7 @@ def test_continuations_greedy_equal_decoding_without_cache(continuing_lm, stop):
     expected = [
         reference_continuation(lm, tokens[r.document_index], r, settings) for r in requests[::2]
     ]
-    found = lm.read(PROMPT, tokens).continuations(requests, settings)
+    found = read(lm, tokens).continuations(requests, settings)
     assert as_pairs(found[::2]) == expected
     assert as_pairs(found[1::2]) == expected  # same position and opening, another seed
 
@@ -200,7 +215,7 @@ def test_continuations_greedy_close_and_end_open(calling_llama_folder):
     lm = load(calling_llama_folder)
     tokens = [lm.tokenize("3 + 4 is 7."), lm.tokenize("8 + 9 is 17.")]
     requests = continuation_requests(lm, tokens)
-    found = lm.read(PROMPT, tokens).continuations(requests, GREEDY)
+    found = read(lm, tokens).continuations(requests, GREEDY)
     assert {c.is_closed for c in found} == {True, False}
 
 
@@ -208,7 +223,7 @@ def test_continuations_any_order_are_the_same(continuing_lm):
     lm = continuing_lm
     tokens = [lm.tokenize(text) for text in TEXTS]
     requests = continuation_requests(lm, tokens)
-    reading = lm.read(PROMPT, tokens)
+    reading = read(lm, tokens)
     found = as_pairs(reading.continuations(requests, SAMPLED))
     shuffled = [k for step in range(5) for k in range(step, len(requests), 5)]
     again = as_pairs(reading.continuations([requests[k] for k in shuffled], SAMPLED))
@@ -219,7 +234,7 @@ def test_continuations_sampled_depend_on_the_seed_alone(continuing_lm):
     lm = continuing_lm
     tokens = [lm.tokenize(text) for text in TEXTS]
     requests = continuation_requests(lm, tokens)[::3]
-    found = as_pairs(lm.read(PROMPT, tokens).continuations(requests, SAMPLED))
+    found = as_pairs(read(lm, tokens).continuations(requests, SAMPLED))
     for request, expected in zip(requests, found, strict=True):
         alone = ContinuationRequest(
             document_index=0,
@@ -227,7 +242,7 @@ def test_continuations_sampled_depend_on_the_seed_alone(continuing_lm):
             start=request.start,
             seed=request.seed,
         )
-        reading = lm.read(PROMPT, [tokens[request.document_index]])
+        reading = read(lm, [tokens[request.document_index]])
         assert as_pairs(reading.continuations([alone], SAMPLED)) == [expected]
 
 
@@ -237,7 +252,7 @@ def test_continuations_of_one_position_differ_by_seed(lm):
         ContinuationRequest(document_index=0, token_index=3, start=" [", seed=seed)
         for seed in (1, 2, 3, 1)
     ]
-    first, second, third, again = lm.read(PROMPT, tokens).continuations(requests, SAMPLED)
+    first, second, third, again = read(lm, tokens).continuations(requests, SAMPLED)
     assert len({first.text, second.text, third.text}) == 3
     assert again == first
 
@@ -251,7 +266,7 @@ def test_continuations_follow_the_models_distribution(lm, top_p):
     ]
     settings = SamplingSettings(temperature=0.7, top_p=top_p, max_tokens=1, stop="not one token")
     drawn = collections.Counter(
-        c.text for c in lm.read(PROMPT, [tokens]).continuations(requests, settings)
+        c.text for c in read(lm, [tokens]).continuations(requests, settings)
     )
     logits_V = reference_logits(lm.model, prompt_ids(lm, tokens, 4, " ["))[-1]
     masses = sorted(

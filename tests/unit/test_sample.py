@@ -113,34 +113,29 @@ def test_insertion_places_equal_the_slow_reference_at_every_character(text):
     assert list(places_of(text, offsets=offsets)) == reference_places(text, offsets)
 
 
+def at_all(probabilities):
+    return dict(enumerate(probabilities))
+
+
 def test_choose_positions_at_the_threshold_is_left_out():
-    places = {i: i for i in range(3)}
-    assert choose_positions([0.5, 0.500001, 0.4], places, settings()) == [1]
+    assert choose_positions(at_all([0.5, 0.500001, 0.4]), settings()) == [1]
 
 
 def test_choose_positions_keeps_the_likeliest_in_text_order():
-    places = {i: i for i in range(5)}
     config = settings(max_positions=3)
-    assert choose_positions([0.6, 0.9, 0.7, 0.55, 0.8], places, config) == [1, 2, 4]
+    assert choose_positions(at_all([0.6, 0.9, 0.7, 0.55, 0.8]), config) == [1, 2, 4]
 
 
 def test_choose_positions_equal_probabilities_go_to_the_earlier():
-    places = {i: i for i in range(4)}
-    assert choose_positions([0.6, 0.7, 0.7, 0.7], places, settings(max_positions=2)) == [1, 2]
-
-
-def test_choose_positions_ignores_what_is_no_place():
-    assert choose_positions([0.9, 0.9, 0.9], {1: 4}, settings()) == [1]
+    assert choose_positions(at_all([0.6, 0.7, 0.7, 0.7]), settings(max_positions=2)) == [1, 2]
 
 
 def test_choose_positions_nan_probability_is_left_out():
-    places = {i: i for i in range(2)}
-    assert choose_positions([math.nan, 0.9], places, settings()) == [1]
+    assert choose_positions(at_all([math.nan, 0.9]), settings()) == [1]
 
 
 def test_choose_positions_threshold_zero_leaves_out_the_impossible():
-    places = {i: i for i in range(2)}
-    assert choose_positions([0.0, 1e-9], places, settings(sampling_threshold=0.0)) == [1]
+    assert choose_positions(at_all([0.0, 1e-9]), settings(sampling_threshold=0.0)) == [1]
 
 
 @pytest.mark.parametrize("max_positions", [1, 3, 20])
@@ -148,11 +143,11 @@ def test_choose_positions_threshold_zero_leaves_out_the_impossible():
 def test_choose_positions_equal_the_slow_reference(threshold, max_positions):
     lm = ScriptedLM()
     tokens = lm.tokenize(TEXT)
-    [row] = lm.read(annotation_prompt(Calculator()), [tokens]).start_probabilities
     places = insertion_places(tokens, DOCUMENT, Calculator(), guard=False)
+    [row] = lm.read(annotation_prompt(Calculator()), [tokens], [places]).start_probabilities
     config = settings(sampling_threshold=threshold, max_positions=max_positions)
     expected = reference_positions(row, list(places), threshold, max_positions)
-    assert choose_positions(row, places, config) == expected
+    assert choose_positions(row, config) == expected
 
 
 def test_sample_calls_good_sample_is_proposed():
