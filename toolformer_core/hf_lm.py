@@ -5,7 +5,7 @@ One forward over x, the tail and x again gives p_i for every position at once; t
 several documents then decode together as trees (hf_reading.py, hf_tree.py).
 
 Losses: requests with the same prefix and text share one sequence, and only the asked tokens go
-through the vocabulary head. Sequences are packed into one row of tokens (packing.py).
+through the vocabulary head. Sequences are packed into one row of tokens (hf_packing.py).
 
 A model whose attention cannot be packed gets the 4-D mask itself, one document at a time; one that
 misreads that too is decoded by copies. Which it is, is found out by trying, once per model.
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from toolformer_core import packing
+from toolformer_core import hf_packing as packing
 from toolformer_core.hf_draw import token_texts
 from toolformer_core.hf_reading import CopiedReading, TreeReading, length_buckets
 from toolformer_core.hf_tree import Tree

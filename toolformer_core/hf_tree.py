@@ -3,7 +3,7 @@
 The keys and values of a document are computed once; no continuation copies them. Each step feeds
 one token of every live continuation under a 4-D mask that lets it see the prompt, the document up
 to its own position and its own tokens. Where the model takes packed attention, the tokens of all
-documents form one row (packing.py); else each tree holds one document and the mask goes to the
+documents form one row (hf_packing.py); else each tree holds one document and the mask goes to the
 model itself.
 
 Shape legend: B rows (documents), Q query tokens of a row, K columns of keys, N tokens of all rows,
@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from toolformer_core.attention import causal_attention, masked_attention
-from toolformer_core.packing import Slots, packed_logits
+from toolformer_core.hf_attention import causal_attention, masked_attention
+from toolformer_core.hf_packing import Slots, packed_logits
 
 _SPARE_COLUMNS = 128  # more would be looked past in vain, fewer cost copies
 

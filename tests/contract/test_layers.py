@@ -23,12 +23,12 @@ MAY_USE_STAGE = {
     ("toolformer_core/decode.py", "toolformer_core.execute"),
 }
 TORCH_MODULES = (
-    "attention",
+    "hf_attention",
     "hf_draw",
     "hf_lm",
     "hf_reading",
     "hf_tree",
-    "packing",
+    "hf_packing",
     "models",
     "decode",
     "finetune",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from toolformer_core import attention
+from toolformer_core import hf_attention as attention
 
 SHAPES = [(2, 4, 2, 70, 0), (1, 6, 2, 3, 5), (3, 2, 2, 130, 17), (1, 4, 1, 64, 64)]
 """Sequences, query heads, key heads, queries, keys before them."""

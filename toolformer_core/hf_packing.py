@@ -18,7 +18,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from toolformer_core.attention import causal_attention
+from toolformer_core.hf_attention import causal_attention
 
 _NAME = "toolformer_packed"
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # a model's own changes to attention
