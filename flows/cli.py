@@ -129,6 +129,37 @@ def calls(
 
 
 @app.command()
+def explain(
+    text: Annotated[str, typer.Option(help="The text, without the call.")],
+    at: Annotated[int, typer.Option(min=0, help="Character at which the call stands.")],
+    call: Annotated[str, typer.Option(help="As in 'Calculator(34 + 57)'.")],
+    result: Annotated[
+        str | None, typer.Option(help="The tool's answer; without it the tool is run.")
+    ] = None,
+    date: Annotated[str | None, typer.Option(help="The text's date, YYYY-MM-DD.")] = None,
+    model: ModelOption = None,
+    preset_name: Annotated[str, typer.Option("--preset", help=", ".join(PRESETS))] = "demo",
+    config_file: ConfigOption = None,
+    assignments: SetOption = None,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Why one call is kept or dropped: its three losses, token by token."""
+    settings.apply_defaults()
+    from dataclasses import asdict
+
+    from flows.explain import explain_text
+    from flows.show import print_explanation
+    from toolformer_core.records import Document
+
+    document = Document(document_id="text", text=text, url=None, date=date, source="--text")
+    config = _config(preset_name, config_file, assignments, None, None, model)
+    runtime = _runtime(settings.home() / "explain", device)
+    explained = explain_text(document, at, call, result, config, runtime)
+    _print_json(asdict(explained)) if as_json else print_explanation(explained, text)
+
+
+@app.command()
 def finetune(
     data: Annotated[Path, typer.Option(help="Output folder of toolformer annotate.")],
     out: Annotated[Path, typer.Option(help="Folder for the tuned model.")],

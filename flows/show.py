@@ -11,6 +11,8 @@ from tasks.evaluate import score_shards
 from tasks.index import diagnose, funnel
 from tasks.publish import read_run
 from tasks.report import INDEX, PAGE
+from toolformer_core.explain import Explanation
+from toolformer_core.notation import render_call_with_result
 from toolformer_core.overrides import parse_config
 from toolformer_core.shards import read_manifest
 
@@ -97,6 +99,53 @@ def print_scores(scores: Sequence[Mapping[str, Any]]) -> None:
     Console().print(table)
     for benchmark, metric in sorted({(s["benchmark"], s["metric"]) for s in scores}):
         Console().print(f"{benchmark}: {metric}", highlight=False)
+
+
+def print_explanation(explained: Explanation, text: str) -> None:
+    """The scored tokens with their weights and losses, their sums and the verdict.
+
+    Green: the call with its result makes the token likelier than both alternatives; red: it does
+    not.
+    """
+    call = render_call_with_result(explained.tool, explained.argument, explained.result)
+    at = explained.char_offset
+    print_plain(f"...{text[max(0, at - 60) : at]} {call} {text[at : at + 40].strip()}...")
+    table = Table(title="Negative log-likelihood, nats", title_justify="left")
+    table.add_column("token")
+    for name in ("weight", "no call", "empty result", "with result"):
+        table.add_column(name, justify="right")
+    for token in explained.tokens:
+        others = (token.nll_without_call, token.nll_with_empty_result)
+        best = min(value for value in others if value is not None)
+        style = "green" if token.nll_with_result < best else "red"
+        losses = [_nats(value) for value in (*others, token.nll_with_result)]
+        weight, with_result = f"{token.weight:.3f}", _nats(token.nll_with_result)
+        table.add_row(_plain(repr(token.text)), weight, *losses[:2], f"[{style}]{with_result}")
+    table.add_section()
+    sums = (
+        explained.loss_without_call,
+        explained.loss_with_empty_result,
+        explained.loss_with_result,
+    )
+    table.add_row("weighted", "", *map(_nats, sums), style="bold")
+    Console().print(table)
+    compared = ">=" if explained.loss_reduction >= explained.filtering_threshold else "<"
+    verdict = "kept" if explained.kept else f"dropped: {explained.reason}"
+    print_plain(
+        f"loss_reduction {explained.loss_reduction:.3f} {compared} tau_f "
+        f"{explained.filtering_threshold:g}: {verdict}"
+    )
+    if explained.is_right is not None:
+        print_plain(f"the text goes on with {'it' if explained.is_right else 'something else'}")
+
+
+def print_plain(line: str) -> None:
+    """A line in which brackets are text, not markup."""
+    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _nats(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def print_rows(

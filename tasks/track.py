@@ -17,8 +17,8 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from tasks._policies import effect_task
+from tasks.figures import figures
 from tasks.index import flat_settings, funnel, query
-from tasks.page import figures
 from tasks.publish import git_commit
 from toolformer_core.config import PipelineConfig, Runtime, per_tool
 from toolformer_core.finetune import FinetuneResult

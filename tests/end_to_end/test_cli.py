@@ -19,6 +19,7 @@ COMMANDS = [
     ["annotate"],
     ["funnel"],
     ["calls"],
+    ["explain"],
     ["finetune"],
     ["generate"],
     ["evaluate"],
@@ -222,6 +223,44 @@ def test_tools_call_json_has_the_result(invoke):
     code, output, _ = invoke("tools", "call", "Calculator", "34 + 57", "--json")
     assert code == 0
     assert json.loads(output)["result"] == "91"
+
+
+@pytest.fixture
+def explain(invoke, calling_llama_folder):
+    """`explain` of a call in "3 + 4 is 7." before the 7."""
+
+    def run(call, *arguments, at=8):
+        text = ("--text", "3 + 4 is 7.", "--at", at, "--call", call)
+        return invoke("explain", *text, "--model", calling_llama_folder, *arguments)
+
+    return run
+
+
+def test_explain_json_has_losses_verdict_and_tokens(explain):
+    code, output, _ = explain("Calculator(3 + 4)", "--json")
+    found = json.loads(output)
+    assert code == 0
+    assert (found["result"], found["char_offset"], found["is_right"]) == ("7", 8, True)
+    weighted = sum(t["weight"] * t["nll_without_call"] for t in found["tokens"])
+    assert found["loss_without_call"] == pytest.approx(weighted)
+    margin = min(found["loss_without_call"], found["loss_with_empty_result"])
+    assert found["loss_reduction"] == pytest.approx(margin - found["loss_with_result"])
+    assert found["kept"] == (found["loss_reduction"] >= found["filtering_threshold"])
+    assert "".join(t["text"] for t in found["tokens"]).startswith(" 7.")
+
+
+def test_explain_table_shows_a_given_result_and_the_verdict(explain):
+    code, output, _ = explain("[Calculator(3 + 4) -> 8]", "--set", "filter.filtering_threshold=9")
+    assert code == 0
+    assert "[Calculator(3 + 4) -> 8] 7." in output
+    assert "< tau_f 9: dropped: below_threshold" in output
+
+
+def test_explain_bad_call_position_or_answer_is_one_line(explain):
+    assert_one_line(explain("Calculator"), "'[Calculator]'", "[Name(argument) -> result]")
+    assert_one_line(explain("Oracle(May)"), "Oracle", "Calculator")
+    assert_one_line(explain("Calculator(3 +)"), "rejected", "--result")
+    assert_one_line(explain("Calculator(3 + 4)", at=99), "--at 99", "expected 0 to 11")
 
 
 def test_generate_json_has_text_and_calls(invoke, calling_llama_folder):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from tasks import index, page
+from tasks import figures, index, page
 from tests.support.builders import (
     CallStory,
     document,
@@ -199,7 +199,7 @@ def test_render_page_empty_index_says_so_without_figures(tmp_path: Path) -> None
 
     text = page.render_page(path, CONFIG, [], {})
 
-    assert page.figures(path) == {}
+    assert figures.figures(path) == {}
     assert "<svg" not in text
     for sentence in (
         "No call was sampled.",
@@ -234,15 +234,34 @@ def test_render_page_missing_index_is_refused(tmp_path: Path) -> None:
 
 
 def test_figures_names_tell_kind_and_tool(usual_index: Path) -> None:
-    drawn = page.figures(usual_index)
+    drawn = figures.figures(usual_index)
 
     assert sorted(drawn) == [
+        "explain_Calculator_dropped",
+        "explain_Calculator_kept",
         "funnel_Calculator",
         "funnel_Calendar",
         "loss_reduction_Calculator",
         "threshold_sweep_kept",
         "threshold_sweep_right",
     ]
+
+
+def test_figures_explanation_shows_every_loss_and_the_verdict(tmp_path: Path) -> None:
+    stories = [
+        CallStory(candidate_id="best", losses=(3.25, 2.5, 1.0)),
+        CallStory(candidate_id="worse", losses=(3.25, 2.5, 1.5), argument="1 + 1", result="2"),
+        CallStory(candidate_id="near", losses=(3.0, 2.0, 1.75), argument="3 + 4", result="7"),
+    ]
+    drawn = figures.figures(built(tmp_path, stories))
+
+    (kept,) = drawn["explain_Calculator_kept"].axes
+    shown = [text.get_text() for text in kept.texts]
+    assert [shown.count(loss) for loss in ("3.25", "2.50", "1.00")] == [6, 6, 6]
+    assert kept.get_title(loc="left").endswith("loss_reduction 1.50 >= tau_f 1, kept")
+    (dropped,) = drawn["explain_Calculator_dropped"].axes
+    assert "[Calculator(3 + 4) -> 7]" in dropped.get_title(loc="left")
+    assert dropped.get_title(loc="left").endswith("0.25 < tau_f 1, dropped: below_threshold")
 
 
 def test_figures_histogram_bars_add_up_and_split_at_the_threshold(tmp_path: Path) -> None:
@@ -254,7 +273,7 @@ def test_figures_histogram_bars_add_up_and_split_at_the_threshold(tmp_path: Path
     path = built(tmp_path, stories)
     kept = index.funnel(path)["Calculator"]["kept"]
 
-    (axes,) = page.figures(path)["loss_reduction_Calculator"].axes
+    (axes,) = figures.figures(path)["loss_reduction_Calculator"].axes
 
     rectangles = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     bars = [(bar.get_x(), bar.get_height()) for bar in rectangles]
@@ -264,7 +283,7 @@ def test_figures_histogram_bars_add_up_and_split_at_the_threshold(tmp_path: Path
 
 
 def test_figures_sweep_curve_holds_the_points_of_the_view(usual_index: Path) -> None:
-    (axes,) = page.figures(usual_index)["threshold_sweep_kept"].axes
+    (axes,) = figures.figures(usual_index)["threshold_sweep_kept"].axes
 
     # loss_reduction 1.5, 8.5 and 0.25 against the default sweep.
     assert np.asarray(axes.lines[0].get_xdata()).tolist() == [0.1, 0.2, 0.3, 0.5, 1.0, 2.0]

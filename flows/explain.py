@@ -1,0 +1,54 @@
+"""Why one call is kept or dropped, for the command line; no run is needed."""
+
+from tasks.prepare import tool_refs
+from tasks.resources import get_model, get_tool
+from toolformer_core.config import PipelineConfig, Runtime, per_tool
+from toolformer_core.errors import ConfigError
+from toolformer_core.execute import run_call
+from toolformer_core.explain import Explanation, explain_call
+from toolformer_core.models import check_device, resolve_model
+from toolformer_core.notation import END, START, ParsedCall, parse_call
+from toolformer_core.records import Document, Outcome
+from toolformer_core.tools.base import Tool, context_of
+
+
+def explain_text(
+    document: Document,
+    char_offset: int,
+    call: str,
+    result: str | None,
+    config: PipelineConfig,
+    runtime: Runtime,
+) -> Explanation:
+    """The explanation of a call such as Calculator(34 + 57); without a result the tool is run.
+
+    Raises: ConfigError or NotationError for a call that is none, or that the tool does not answer.
+    """
+    is_open = not call.strip().startswith(START)
+    parsed = parse_call(f"{START}{call.strip()}{END}" if is_open else call.strip())
+    check_device(runtime.device)
+    enabled = config.tools.model_copy(update={"enabled": (parsed.tool,)})
+    tool = get_tool(tool_refs(enabled, runtime.home)[0])
+    known = result if result is not None else parsed.result
+    answer = known if known is not None else _answer(parsed, tool, document, config)
+    reference = resolve_model(config.model, runtime.home)
+    return explain_call(
+        document,
+        char_offset,
+        tool,
+        (parsed.argument, answer),
+        get_model(reference, runtime.device, runtime.token_budget),
+        config.score,
+        per_tool(config.filter.filtering_threshold, tool.name, "filtering_threshold"),
+    )
+
+
+def _answer(call: ParsedCall, tool: Tool, document: Document, config: PipelineConfig) -> str:
+    """What the tool says."""
+    answer = run_call(tool, call.argument, context_of(document), config.execute)
+    if answer.outcome is not Outcome.OK:
+        raise ConfigError(
+            f"--call {tool.name}({call.argument}): {answer.outcome}, {answer.reason}; "
+            "correct it, or pass its --result"
+        )
+    return answer.result
