@@ -48,6 +48,12 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="Output folder.")]
 UpdateOption = Annotated[
     bool, typer.Option("--update", help="Go on in a folder that holds another configuration.")
 ]
+ProposerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--proposer", help="Address of a model server that proposes calls: http://HOST:PORT/v1"
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="torch device: cpu, cuda, cuda:1 ...")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
 RunOption = Annotated[Path, typer.Option("--out", help="Output folder of a run.")]
@@ -64,6 +70,7 @@ def run(
     model: ModelOption = None,
     out: OutOption = None,
     update: UpdateOption = False,
+    proposer: ProposerOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
@@ -72,7 +79,8 @@ def run(
     name = config_file.stem if config_file else preset_name
     root = out or settings.home() / name
     # Without --out the folder is the preset's own, and going on in it is what one wants.
-    _run_flow("run_pipeline", config, _runtime(root, device), update=update or out is None)
+    runtime = _runtime(root, device, proposer)
+    _run_flow("run_pipeline", config, runtime, update=update or out is None)
     _show_run(root, as_json=as_json)
 
 
@@ -86,6 +94,7 @@ def annotate(
     model: ModelOption = None,
     out: OutOption = None,
     update: UpdateOption = False,
+    proposer: ProposerOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
@@ -93,7 +102,7 @@ def annotate(
     if out is None:
         raise ConfigError("annotate: no output folder; pass --out DIR")
     config = _config(preset_name, config_file, assignments, corpus, tools, model)
-    _run_flow("annotate", config, _runtime(out, device), update=update)
+    _run_flow("annotate", config, _runtime(out, device, proposer), update=update)
     _show_run(out, as_json=as_json)
 
 
@@ -298,9 +307,9 @@ def _read_config(path: Path) -> PipelineConfig:
     return parse_config(content)
 
 
-def _runtime(root: Path, device: str) -> Runtime:
+def _runtime(root: Path, device: str, proposer: str | None = None) -> Runtime:
     # Shards are referred to by path: a run must be readable from any working directory.
-    return Runtime(root=root.absolute(), home=settings.home(), device=device)
+    return Runtime(root=root.absolute(), home=settings.home(), device=device, proposer_url=proposer)
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -317,9 +326,10 @@ def _run_flow(name: str, config: PipelineConfig, runtime: Runtime, *, update: bo
     """Check all inputs, claim the folder, then run a flow of flows.pipeline."""
     settings.apply_defaults()
     from flows import pipeline
-    from flows.output import check_inputs, claim_output
+    from flows.output import check_inputs, claim_output, name_proposer
 
     settings.show_progress()
+    config = name_proposer(config, runtime)
     check_inputs(config, runtime, annotate_only=name == "annotate")
     claim_output(config, runtime.root, update=update)
     getattr(pipeline, name)(config, runtime)

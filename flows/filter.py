@@ -10,7 +10,7 @@ from tasks.filter import filter_shard, pool_results, score_shard
 from tasks.publish import load_stage
 from tasks.report import report_stage
 from tasks.resources import ToolRef
-from toolformer_core.config import FilterConfig, PipelineConfig, Runtime, per_tool
+from toolformer_core.config import FilterConfig, PipelineConfig, ProposerConfig, Runtime, per_tool
 from toolformer_core.models import ModelRef
 
 
@@ -32,6 +32,7 @@ def score(
         settings = {
             "tool": tool,
             "model": model,
+            "proposer": config.proposer if config.proposer.scores else ProposerConfig(),
             "config": config.score,
             "prune_below": config.sample.prune_below,
             # Only where it is asked for: the pool changes when documents are added.

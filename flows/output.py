@@ -40,6 +40,31 @@ def claim_output(config: PipelineConfig, root: Path, *, update: bool) -> None:
         record_run(config, [], root)
 
 
+def name_proposer(config: PipelineConfig, runtime: Runtime) -> PipelineConfig:
+    """The configuration with the proposer's name: what its server offers, unless one is set.
+
+    Raises: ConfigError if there is no server, or it does not offer that model.
+    """
+    if runtime.proposer_url is None:
+        if config.proposer.model is not None:
+            raise ConfigError(
+                f"proposer.model {config.proposer.model}: no address; pass --proposer URL"
+            )
+        return config
+    from toolformer_core.completions import served_models
+
+    offered = served_models(runtime.proposer_url)
+    name = config.proposer.model or next(iter(offered), None)
+    if name not in offered:
+        raise ConfigError(
+            f"--proposer {runtime.proposer_url} offers {', '.join(offered) or 'no model'}, "
+            f"not {name}; set proposer.model to one of them"
+        )
+    return config.model_copy(
+        update={"proposer": config.proposer.model_copy(update={"model": name})}
+    )
+
+
 def check_inputs(config: PipelineConfig, runtime: Runtime, *, annotate_only: bool) -> None:
     """Touch every input once, so that a bad one is refused before anything starts.
 

@@ -62,7 +62,7 @@ def _annotate(
     tools = prepare_tools(config.tools, runtime)
     documents, quarantine = corpus(config.corpus, runtime)
     track_stage(tracking, "corpus", [documents, quarantine], runtime)
-    proposed = sample(documents, tools, model, config.sample, config.score, runtime)
+    proposed = sample(documents, tools, model, config, runtime)
     track_stage(tracking, "sample", proposed, runtime)
     executed = execute(proposed, documents, tools, config.execute, runtime)
     track_stage(tracking, "execute", executed, runtime)

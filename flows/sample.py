@@ -10,7 +10,7 @@ from tasks.publish import load_stage
 from tasks.report import report_stage
 from tasks.resources import ToolRef
 from tasks.sample import sample_shard
-from toolformer_core.config import Runtime, SampleConfig, ScoreConfig, for_tool
+from toolformer_core.config import PipelineConfig, Runtime, for_tool
 from toolformer_core.models import ModelRef
 
 
@@ -19,8 +19,7 @@ def sample(
     documents: Path,
     tools: list[ToolRef],
     model: ModelRef,
-    config: SampleConfig,
-    score: ScoreConfig,
+    config: PipelineConfig,
     runtime: Runtime,
 ) -> list[Path]:
     """One manifest per tool."""
@@ -30,8 +29,9 @@ def sample(
         settings = {
             "tool": tool,
             "model": model,
-            "config": for_tool(config, tool.name),
-            "num_scored_tokens": score.num_scored_tokens,
+            "proposer": config.proposer,
+            "config": for_tool(config.sample, tool.name),
+            "num_scored_tokens": config.score.num_scored_tokens,
         }
         manifests.append(
             map_stage(

@@ -22,7 +22,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from tqdm import tqdm
 
-from toolformer_core.errors import TransientStorageError, TransientToolError
+from toolformer_core.errors import TransientModelError, TransientStorageError, TransientToolError
 from toolformer_core.fingerprint import canonical
 
 Result = TypeVar("Result")
@@ -65,7 +65,12 @@ def is_transient(_: Task[..., Any], run: Any, state: State[Any]) -> bool:  # Any
     """Whether a failed task run is worth another try: outages are, bad data is not."""
     error = state.result(raise_on_failure=False)
     return isinstance(
-        error, TransientToolError | TransientStorageError | ConnectionError | TimeoutError
+        error,
+        TransientToolError
+        | TransientModelError
+        | TransientStorageError
+        | ConnectionError
+        | TimeoutError,
     )
 
 

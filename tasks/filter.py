@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks._policies import effect_task, shard_task
-from tasks.resources import ToolRef, get_model, get_tool
-from toolformer_core.config import Runtime, ScoreConfig
+from tasks.resources import ToolRef, get_annotator, get_tool
+from toolformer_core.config import ProposerConfig, Runtime, ScoreConfig
 from toolformer_core.filter import STAGE_VERSION, filter_calls, result_pool, score_calls
 from toolformer_core.models import ModelRef
 from toolformer_core.records import Document, ExecutedCall, FilterDecision, ScoredCall
@@ -19,6 +19,7 @@ def score_shard(
     documents: ShardRef,
     tool: ToolRef,
     model: ModelRef,
+    proposer: ProposerConfig,
     config: ScoreConfig,
     prune_below: float,
     wrong_results: tuple[str, ...],
@@ -30,7 +31,7 @@ def score_shard(
     scored = score_calls(
         read_shard(executed, ExecutedCall),
         by_id,
-        get_model(model, runtime.device, runtime.token_budget),
+        get_annotator(model, proposer, runtime),
         get_tool(tool),
         config,
         prune_below=prune_below,

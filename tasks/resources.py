@@ -6,7 +6,10 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolformer_core.config import ProposerConfig, Runtime
+from toolformer_core.errors import ConfigError
 from toolformer_core.hf_lm import HFLanguageModel
+from toolformer_core.lm import LanguageModel
 from toolformer_core.models import ModelRef, load_model
 from toolformer_core.tools.base import Tool
 from toolformer_core.tools.registry import build_tool
@@ -33,6 +36,21 @@ def get_model(ref: ModelRef, device: str, token_budget: int) -> HFLanguageModel:
     """The loaded model; at most two stay in memory."""
     with _LOADING:
         return _model(ref, device, token_budget)
+
+
+def get_annotator(ref: ModelRef, proposer: ProposerConfig, runtime: Runtime) -> LanguageModel:
+    """What reads, continues and scores texts: the base model, or a server that proposes for it."""
+    local = get_model(ref, runtime.device, runtime.token_budget)
+    if proposer.model is None:
+        return local
+    if runtime.proposer_url is None:
+        raise ConfigError(f"proposer.model {proposer.model}: no address; pass --proposer URL")
+    # Here, because few runs need the client's package.
+    from toolformer_core.completions import CompletionsClient
+    from toolformer_core.served_lm import ServedLanguageModel
+
+    client = CompletionsClient(runtime.proposer_url, proposer.model)
+    return ServedLanguageModel(client, local, proposer, runtime.proposer_requests)
 
 
 @functools.lru_cache(maxsize=32)

@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 from tasks._policies import shard_task
-from tasks.resources import ToolRef, get_model, get_tool
-from toolformer_core.config import Runtime, SampleConfig
+from tasks.resources import ToolRef, get_annotator, get_tool
+from toolformer_core.config import ProposerConfig, Runtime, SampleConfig
 from toolformer_core.models import ModelRef
 from toolformer_core.records import Document, ProposedCall
 from toolformer_core.sample import STAGE_VERSION, sample_calls
@@ -17,6 +17,7 @@ def sample_shard(
     documents: ShardRef,
     tool: ToolRef,
     model: ModelRef,
+    proposer: ProposerConfig,
     config: SampleConfig,
     num_scored_tokens: int,
     folder: Path,
@@ -25,7 +26,7 @@ def sample_shard(
     """Sample calls to one tool for every document of the shard."""
     calls, counts = sample_calls(
         read_shard(documents, Document),
-        get_model(model, runtime.device, runtime.token_budget),
+        get_annotator(model, proposer, runtime),
         get_tool(tool),
         config,
         num_scored_tokens=num_scored_tokens,

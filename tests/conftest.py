@@ -65,6 +65,15 @@ def annotating_llama_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def smollm2_folder():
+    """The demo's model, converted."""
+    from toolformer_core.config import ModelConfig
+    from toolformer_core.models import resolve_model
+
+    return resolve_model(ModelConfig(), _HOME).path
+
+
+@pytest.fixture(scope="session")
 def prefect_server():
     """A throw-away Prefect server; its API address."""
     from prefect.settings import get_current_settings

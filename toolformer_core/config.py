@@ -85,6 +85,31 @@ class ModelConfig(Settings):
     )
 
 
+class ProposerConfig(Settings):
+    """A served model that proposes calls in place of the base model; its address is in Runtime."""
+
+    model: str | None = Field(
+        default=None,
+        description="Name by which an OpenAI-compatible completions server knows it; none: the "
+        "base model proposes.",
+    )
+    document_start: str = Field(
+        default="", description="What stands before every prompt, if the server adds no start token"
+    )
+    num_logprobs: int = Field(
+        default=20,
+        ge=1,
+        le=100_000,
+        description="Likeliest tokens asked for at a place; p(<API>) is 0 where it is not among "
+        "them. vLLM allows 20 by default.",
+    )
+    scores: bool = Field(
+        default=False,
+        description="Let the server measure the losses too. It must serve the base model and give "
+        "log-probabilities of prompts.",
+    )
+
+
 class WikiSearchConfig(Settings):
     """What WikiSearch searches."""
 
@@ -276,6 +301,7 @@ class PipelineConfig(Settings):
 
     corpus: CorpusConfig
     model: ModelConfig = ModelConfig()
+    proposer: ProposerConfig = ProposerConfig()
     tools: ToolsConfig = ToolsConfig()
     sample: SampleConfig = SampleConfig()
     execute: ExecuteConfig = ExecuteConfig()
@@ -311,6 +337,12 @@ class Runtime(Settings):
     device: str = Field(default="cpu", description="torch device of the model.")
     token_budget: int = Field(
         default=4096, ge=64, description="Tokens in one forward pass, padding included."
+    )
+    proposer_url: str | None = Field(
+        default=None, description="Address of the proposer's server, as in http://HOST:8000/v1."
+    )
+    proposer_requests: int = Field(
+        default=8, ge=1, le=1000, description="Requests to the proposer at a time."
     )
     tracking_uri: str | None = Field(
         default=None, description="MLflow tracking store; none: a SQLite file in home."

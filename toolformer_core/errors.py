@@ -10,6 +10,7 @@
       ToolError                   a tool could not answer
         ToolInputRejected           the argument is bad: recorded as an outcome
         TransientToolError          an outage (time-out, refused, rate limit): retried
+      TransientModelError         the model's server is unreachable: retried
       TransientStorageError       file system or network: retried
 
 A bad call is data (an outcome in the record); an outage is an exception.
@@ -54,6 +55,10 @@ class ToolInputRejected(ToolError):
 
 class TransientToolError(ToolError):
     """The tool is unreachable for now; the shard is retried."""
+
+
+class TransientModelError(ToolformerError):
+    """The server of a model is unreachable for now; the shard is retried."""
 
 
 class TransientStorageError(ToolformerError):

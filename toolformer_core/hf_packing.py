@@ -73,7 +73,7 @@ def packed_logits(
             # A 4-D mask is handed through as it is: nothing is built, and the layout needs none.
             attention_mask=torch.zeros(1, 1, 1, 1, device=device),
             use_cache=False,
-            logits_to_keep=torch.tensor(list(keep), device=device),
+            logits_to_keep=torch.tensor(list(keep), dtype=torch.long, device=device),
         )
     finally:
         _LAYOUT.reset(token)

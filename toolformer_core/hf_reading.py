@@ -205,7 +205,8 @@ class CopiedReading:
             logits_to_keep=len(token_ids) + 1,
             use_cache=False,
         )
-        found = start_probabilities(output.logits[0, list(places)], self._lm.start_ids)
+        wanted = torch.tensor(list(places), dtype=torch.long, device=self._lm.device)
+        found = start_probabilities(output.logits[0, wanted], self._lm.start_ids)
         return dict(zip(places, found, strict=True))
 
     @torch.inference_mode()

@@ -222,15 +222,17 @@ class Tree:
         if mask_BQK is None:
             shape = (1, len(flat_ids), self.columns.capacity)
             mask_BQK = self._mask(torch.ones(shape, dtype=torch.bool).tril(self.columns.used))
+        first = min(keep, default=len(flat_ids) - 1)
         output = self._model(
             input_ids=torch.tensor([flat_ids], device=device),
             position_ids=torch.tensor([flat_positions], device=device),
             attention_mask=mask_BQK[:, None],
             past_key_values=self.columns,
             use_cache=True,
-            logits_to_keep=len(flat_ids) - min(keep),
+            logits_to_keep=len(flat_ids) - first,
         )
-        logits_KV: torch.Tensor = output.logits[0, [k - min(keep) for k in keep]]
+        wanted_K = torch.tensor([k - first for k in keep], dtype=torch.long, device=device)
+        logits_KV: torch.Tensor = output.logits[0, wanted_K]
         return logits_KV
 
 

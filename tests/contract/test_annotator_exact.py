@@ -13,11 +13,11 @@ import pytest
 from tests.support import tiny_model
 from tests.support.builders import document
 from tests.support.reference_annotator import ReferenceAnnotator, Reverser
-from toolformer_core.config import ExecuteConfig, ModelConfig, SampleConfig, ScoreConfig
+from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import filter_calls, score_calls
 from toolformer_core.hf_lm import HFLanguageModel
-from toolformer_core.models import ModelRef, load_model, resolve_model
+from toolformer_core.models import ModelRef, load_model
 from toolformer_core.sample import sample_calls
 from toolformer_core.tools.calculator import Calculator
 
@@ -183,9 +183,3 @@ def test_annotator_smollm2_equals_the_reference(smollm2_folder):
     scored = annotate(lm, documents, config, tool)
     assert expected
     assert_equal(scored, expected)
-
-
-@pytest.fixture(scope="session")
-def smollm2_folder(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    return resolve_model(ModelConfig(), home).path

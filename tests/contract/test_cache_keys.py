@@ -24,6 +24,7 @@ from toolformer_core.config import (
     EvaluateConfig,
     ExecuteConfig,
     FinetuneConfig,
+    ProposerConfig,
     Runtime,
     SampleConfig,
     ScoreConfig,
@@ -274,13 +275,22 @@ VALUES = {
     "benchmark_digest": ("", "", ["x"]),
     "arm": ("on", "on", ["base", "disabled"]),
     "num_scored_tokens": (5, 5, [4]),
+    "proposer": (
+        ProposerConfig(),
+        ProposerConfig(),
+        [ProposerConfig(model="served"), ProposerConfig(num_logprobs=50)],
+    ),
     "prune_below": (0.1, 0.1, [0.2]),
     "wrong_results": (("7", "91"), ("7", "91"), [("7",), ()]),
     "filtering_threshold": (0.5, 0.5, [0.6]),
     "cutoffs": ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}, [{"a": 1.5, "b": 2.0}, {}]),
     "execute": (ExecuteConfig(), ExecuteConfig(), [ExecuteConfig(max_result_chars=9)]),
     "folder": (Path("/one"), Path("/two"), []),
-    "runtime": (Runtime(), Runtime(device="cuda", token_budget=99, root=Path("/r")), []),
+    "runtime": (
+        Runtime(),
+        Runtime(device="cuda", token_budget=99, root=Path("/r"), proposer_url="http://two"),
+        [],
+    ),
 }
 CONFIGS = {
     "corpus_shards": (CorpusConfig(), CorpusConfig(max_documents=3)),

@@ -12,6 +12,7 @@ import pytest
 
 from flows import cli
 from tasks.index import funnel
+from tests.support.servers import serving
 
 COMMANDS = [
     [],
@@ -153,6 +154,28 @@ def test_output_of_another_configuration_is_one_line(annotate, finished):
 @pytest.mark.parametrize("command", ["funnel", "calls"])
 def test_folder_without_a_run_is_one_line(invoke, tmp_path, command):
     assert_one_line(invoke(command, "--out", tmp_path), str(tmp_path), "toolformer annotate")
+
+
+def test_annotate_with_a_proposer_records_its_name(annotate, tmp_path, annotating_llama_folder):
+    with serving("echoing", annotating_llama_folder) as url:
+        code, output, _ = annotate(
+            *("--proposer", url, "--tools", "Calculator", "--set", "proposer.num_logprobs=100"),
+            *("--set", "corpus.max_documents=4", "--json"),
+        )
+        assert_one_line(
+            annotate("--proposer", url, "--set", "proposer.model=other"), "offers tiny, not other"
+        )
+    counts = json.loads(output)["funnel"]["Calculator"]
+    assert code == 0
+    assert counts["scored"] > 0
+    assert counts["calls"] == counts["kept"] + sum(counts["dropped"].values())
+    settings = json.loads((tmp_path / "out" / "run.json").read_text())["config"]
+    assert settings["proposer"]["model"] == "tiny"
+
+
+def test_proposer_without_a_server_is_one_line(annotate):
+    assert_one_line(annotate("--set", "proposer.model=tiny"), "proposer.model tiny", "--proposer")
+    assert_one_line(annotate("--proposer", "http://127.0.0.1:9/v1"), "http://127.0.0.1:9/v1")
 
 
 def test_wrong_query_is_one_line(invoke, finished):

@@ -152,11 +152,14 @@ def test_start_probabilities_every_position_equals_one_forward_each(lm):
         assert list(row.values()) == pytest.approx(expected, abs=1e-5)
 
 
-def test_start_probabilities_are_given_for_the_places_alone(lm):
+@pytest.mark.parametrize("way", ["packed", "masked", "copied"])
+@pytest.mark.parametrize("places", [[(3,), (), (0, 5)], [(), (), ()]], ids=["some", "none"])
+def test_start_probabilities_are_given_for_the_places_alone(lm, way, places):
     tokens = [lm.tokenize(text) for text in TEXTS]
-    places = [(3,), (), (0, 5)]
     everywhere = read(lm, tokens).start_probabilities
-    found = lm.read(PROMPT, tokens, places).start_probabilities
+    other = HFLanguageModel(lm.model, lm.tokenizer)
+    other.__dict__ |= {"is_packed": way == "packed", "takes_mask": way != "copied"}
+    found = other.read(PROMPT, tokens, places).start_probabilities
     for row, everything, own in zip(found, everywhere, places, strict=True):
         assert row == pytest.approx({i: everything[i] for i in own}, rel=1e-4)
 
