@@ -13,10 +13,25 @@ from typing import Annotated, Any
 import typer
 
 from flows import settings
+from flows.options import (
+    ConfigOption,
+    CorpusOption,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    OutOption,
+    PresetOption,
+    ProposerOption,
+    RunOption,
+    SetOption,
+    ToolsOption,
+    TunedOption,
+    UpdateOption,
+)
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ConfigError, ToolformerError, ZeroYieldError
 from toolformer_core.overrides import edit, parse_config, parse_yaml
-from toolformer_core.presets import PRESETS, preset
+from toolformer_core.presets import preset
 
 app = typer.Typer(
     help="Teach a causal language model to use tools, from plain text and without labels.",
@@ -27,42 +42,10 @@ app = typer.Typer(
 tools_app = typer.Typer(help="The tools a model can call.", no_args_is_help=True)
 app.add_typer(tools_app, name="tools")
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="YAML file of settings, in place of a preset.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="One setting, as in filter.filtering_threshold=0.5; repeatable."),
-]
-CorpusOption = Annotated[
-    list[str] | None,
-    typer.Option("--corpus", help="Corpus path, glob, URL or hf: name; repeatable."),
-]
-ToolsOption = Annotated[
-    str | None, typer.Option("--tools", help="Tool names, separated by commas.")
-]
-ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Model folder, hub id or GGUF file.")
-]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Output folder.")]
-UpdateOption = Annotated[
-    bool, typer.Option("--update", help="Go on in a folder that holds another configuration.")
-]
-ProposerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--proposer", help="Address of a model server that proposes calls: http://HOST:PORT/v1"
-    ),
-]
-DeviceOption = Annotated[str, typer.Option(help="torch device: cpu, cuda, cuda:1 ...")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
-RunOption = Annotated[Path, typer.Option("--out", help="Output folder of a run.")]
-TunedOption = Annotated[Path, typer.Option("--model", help="Folder of a tuned model.")]
-
 
 @app.command()
 def run(
-    preset_name: Annotated[str, typer.Option("--preset", help=", ".join(PRESETS))] = "demo",
+    preset_name: PresetOption = "demo",
     config_file: ConfigOption = None,
     assignments: SetOption = None,
     corpus: CorpusOption = None,
@@ -86,7 +69,7 @@ def run(
 
 @app.command()
 def annotate(
-    preset_name: Annotated[str, typer.Option("--preset", help=", ".join(PRESETS))] = "demo",
+    preset_name: PresetOption = "demo",
     config_file: ConfigOption = None,
     assignments: SetOption = None,
     corpus: CorpusOption = None,
@@ -147,7 +130,7 @@ def explain(
     ] = None,
     date: Annotated[str | None, typer.Option(help="The text's date, YYYY-MM-DD.")] = None,
     model: ModelOption = None,
-    preset_name: Annotated[str, typer.Option("--preset", help=", ".join(PRESETS))] = "demo",
+    preset_name: PresetOption = "demo",
     config_file: ConfigOption = None,
     assignments: SetOption = None,
     device: DeviceOption = "cpu",
@@ -166,6 +149,50 @@ def explain(
     runtime = _runtime(settings.home() / "explain", device)
     explained = explain_text(document, at, call, result, config, runtime)
     _print_json(asdict(explained)) if as_json else print_explanation(explained, text)
+
+
+@app.command()
+def calibrate(
+    documents: Annotated[
+        int, typer.Option(min=2, help="Documents tried: half decide, half check the prediction.")
+    ] = 100,
+    target: Annotated[
+        float, typer.Option(min=0, max=1, help="Wanted share of good calls among the kept ones.")
+    ] = 0.8,
+    preset_name: PresetOption = "demo",
+    config_file: ConfigOption = None,
+    assignments: SetOption = None,
+    corpus: CorpusOption = None,
+    tools: ToolsOption = None,
+    model: ModelOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="YAML file for the calibrated settings.")
+    ] = None,
+    proposer: ProposerOption = None,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Recommend tau_s, tau_f, positions and samples per tool; predict yield, hours and disk.
+
+    sample.max_positions and sample.samples_per_position are the most that is tried.
+    """
+    settings.apply_defaults()
+    from flows.calibrate import calibrate as run_calibrate
+    from flows.output import check_inputs, name_proposer
+    from flows.show import print_calibration
+    from toolformer_core.overrides import dump_yaml
+
+    runtime = _runtime(settings.home() / "calibrate", device, proposer)
+    config = _config(preset_name, config_file, assignments, corpus, tools, model)
+    config = name_proposer(config, runtime)
+    settings.show_progress()
+    check_inputs(config, runtime, annotate_only=True)
+    report, calibrated = run_calibrate(config, documents, target, runtime)
+    if out:
+        out.write_text(dump_yaml(calibrated.model_dump(mode="json")), encoding="utf-8")
+    _print_json(report) if as_json else print_calibration(report)
+    if out and not as_json:
+        typer.echo(f"settings {out}: toolformer annotate --config {out} --out DIR")
 
 
 @app.command()
@@ -284,11 +311,14 @@ def _config(
     tools: str | None,
     model: str | None,
 ) -> PipelineConfig:
-    """Preset or file, then --corpus, --tools and --model, then --set."""
+    """Preset or file, then --corpus, --tools and --model, then --set.
+
+    How many documents a preset takes belongs to its own corpus: of --corpus all are taken.
+    """
     config = _read_config(config_file) if config_file else preset(preset_name)
     content = config.model_dump(mode="json")
     if corpus:
-        content["corpus"]["sources"] = corpus
+        content["corpus"] |= {"sources": corpus, "max_documents": None, "sample_seed": None}
     if tools:
         content["tools"]["enabled"] = _names(tools)
     if model:

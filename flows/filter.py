@@ -10,7 +10,14 @@ from tasks.filter import filter_shard, pool_results, score_shard
 from tasks.publish import load_stage
 from tasks.report import report_stage
 from tasks.resources import ToolRef
-from toolformer_core.config import FilterConfig, PipelineConfig, ProposerConfig, Runtime, per_tool
+from toolformer_core.config import (
+    FilterConfig,
+    PipelineConfig,
+    ProposerConfig,
+    Runtime,
+    per_tool,
+    pruning_threshold,
+)
 from toolformer_core.models import ModelRef
 
 
@@ -34,7 +41,7 @@ def score(
             "model": model,
             "proposer": config.proposer if config.proposer.scores else ProposerConfig(),
             "config": config.score,
-            "prune_below": config.sample.prune_below,
+            "prune_below": pruning_threshold(config, tool.name),
             # Only where it is asked for: the pool changes when documents are added.
             "wrong_results": pool_results(calls) if "wrong_result" in config.score.controls else (),
         }

@@ -30,7 +30,7 @@ def sample(
             "tool": tool,
             "model": model,
             "proposer": config.proposer,
-            "config": for_tool(config.sample, tool.name),
+            "config": for_tool(config, tool.name),
             "num_scored_tokens": config.score.num_scored_tokens,
         }
         manifests.append(

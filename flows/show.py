@@ -139,6 +139,57 @@ def print_explanation(explained: Explanation, text: str) -> None:
         print_plain(f"the text goes on with {'it' if explained.is_right else 'something else'}")
 
 
+def print_calibration(report: Mapping[str, Any]) -> None:
+    """Recommended settings per tool, what they give and cost, and the error on held-out texts."""
+    tools = [tool for tool in report["tools"] if "settings" in tool]
+    table = Table(title="Calibration", title_justify="left")
+    table.add_column("")
+    for tool in tools:
+        table.add_column(tool["tool"], justify="right")
+    for name in ("sampling_threshold", "max_positions", "samples_per_position"):
+        table.add_row(f"sample.{name}", *(f"{tool['settings'][name]:g}" for tool in tools))
+    table.add_row(
+        "filter.filtering_threshold",
+        *(f"{tool['settings']['filtering_threshold']:g}" for tool in tools),
+    )
+    target = f"reaches {report['target']:.0%} good"
+    table.add_row(target, *("yes" if tool["reaches_target"] else "no" for tool in tools))
+    table.add_row("judged by", *(tool["basis"].replace("_", " ") for tool in tools))
+    table.add_section()
+    for label, name, scale in (
+        ("kept per 100 documents", "kept", 100.0),
+        ("of these good, %", "share_good", 100.0),
+        ("seconds per document", "seconds", 1.0),
+        ("bytes per document", "num_bytes", 1.0),
+    ):
+        table.add_row(label, *(_predicted(tool, name, scale) for tool in tools))
+    table.add_section()
+    for label, name in (("kept", "kept"), ("hours", "hours"), ("megabytes", "megabytes")):
+        table.add_row(f"whole corpus: {label}", *(f"{tool['corpus'][name]:,.1f}" for tool in tools))
+    if tools:
+        Console().print(table)
+        print_plain(
+            "Predicted from one half of the documents; in brackets what the other half gave."
+        )
+    for tool in report["tools"]:
+        if "settings" not in tool:
+            print_plain(
+                f"{tool['tool']}: {tool['num_with_result']} of {tool['num_calls']} calls on "
+                f"{tool['num_documents']} documents had a result, too few to judge; pass more "
+                "--documents, or a corpus that this tool can help with"
+            )
+    print_plain(
+        f"{report['corpus_documents']:,} documents in all: {report['hours']:.2f} hours on this "
+        f"device, {report['megabytes']:.1f} megabytes of candidate calls"
+    )
+
+
+def _predicted(tool: Mapping[str, Any], name: str, scale: float) -> str:  # Any: figures
+    values = (tool[half][name] for half in ("predicted", "held_out"))
+    predicted, held_out = ("-" if v is None else f"{v * scale:,.2f}" for v in values)
+    return f"{predicted} ({held_out})"
+
+
 def print_plain(line: str) -> None:
     """A line in which brackets are text, not markup."""
     Console().print(line, markup=False, highlight=False, soft_wrap=True)

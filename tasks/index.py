@@ -341,7 +341,7 @@ def _position_cure(path: Path, tool: str, documents: int, settings: Mapping[str,
     if pruned:
         return (
             f"All {pruned} positions had too small a loss without a call. Suggestion: lower "
-            f"sample.prune_below (now {settings['sample.prune_below']})."
+            f"{_pruning_setting(settings)}."
         )
     now = _setting(settings, "sample.sampling_threshold", tool)
     return (
@@ -396,12 +396,21 @@ def _threshold_cure(path: Path, tool: str, settings: Mapping[str, str]) -> str:
             "sample.samples_per_position; a lower threshold would keep calls that do not help."
         )
     now = _setting(settings, "filter.filtering_threshold", tool)
-    prune_below = settings["sample.prune_below"]
-    also = f" and sample.prune_below (now {prune_below})" if float(prune_below) > rounded else ""
+    explicit = settings["sample.prune_below"]
+    is_pruned = explicit != "null" and float(explicit) > rounded
+    also = f" and {_pruning_setting(settings)}" if is_pruned else ""
     return (
         f"The largest loss_reduction among them is {best:.3f}. Suggestion: lower "
         f"filter.filtering_threshold (now {now}){also} to {rounded} or less."
     )
+
+
+def _pruning_setting(settings: Mapping[str, str]) -> str:
+    """What decides which losses are needless."""
+    now = settings["sample.prune_below"]
+    if now == "null":
+        return "filter.filtering_threshold"
+    return f"sample.prune_below (now {now})"
 
 
 def _setting(settings: Mapping[str, str], key: str, tool: str) -> str:

@@ -12,7 +12,7 @@ import jinja2
 
 from tasks import index
 from tasks.figures import figures, inline_svg
-from toolformer_core.config import PipelineConfig
+from toolformer_core.config import PipelineConfig, pruning_threshold
 from toolformer_core.records import Outcome
 
 Row = Mapping[str, Any]  # Any: DuckDB values
@@ -47,7 +47,7 @@ def render_page(
         funnel=funnel,
         reasons=_reasons(funnel),
         sweep=index.select(index_path, "SELECT * FROM threshold_sweep"),
-        prune_below=config.sample.prune_below,
+        prune_below=max(pruning_threshold(config, tool) for tool in config.tools.enabled),
         figures={name: inline_svg(name, figure) for name, figure in figures(index_path).items()},
         examples={tool: _examples(index_path, tool) for tool in funnel},
         scores=scores,

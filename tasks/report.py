@@ -58,6 +58,16 @@ def report_calls(index: Path) -> None:
 
 
 @effect_task
+def report_calibration(report: Mapping[str, Any]) -> None:  # Any: nested figures
+    """The recommended settings as a table artifact."""
+    rows = [
+        {key: str(value) if isinstance(value, dict) else value for key, value in tool.items()}
+        for tool in report["tools"]
+    ]
+    create_table_artifact(table=rows, key="calibration", description="Recommended settings")
+
+
+@effect_task
 def require_yield(index: Path) -> int:
     """How many calls were kept.
 

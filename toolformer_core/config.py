@@ -163,10 +163,11 @@ class SampleConfig(Settings):
         description="Skip positions where no call can be right, and drop calls whose argument "
         "first appears later in the text.",
     )
-    prune_below: Nats = Field(
-        default=0.0,
+    prune_below: Nats | None = Field(
+        default=None,
         description="Measure no loss, in nats, that only a filtering threshold below this could "
-        "need: positions and calls that cannot reach it are skipped. Same calls are kept.",
+        "need: positions and calls that cannot reach it are skipped. Same calls are kept. None: "
+        "the lowest threshold of the run, filter.threshold_sweep included.",
     )
     document_heuristic: PerTool[str] = Field(
         default="none",
@@ -315,7 +316,7 @@ class PipelineConfig(Settings):
     def _thresholds_are_scored(self) -> "PipelineConfig":
         for tool in self.tools.enabled:
             threshold = per_tool(self.filter.filtering_threshold, tool, "filtering_threshold")
-            if threshold < self.sample.prune_below:
+            if threshold < (self.sample.prune_below or 0.0):
                 raise ValueError(
                     f"filter.filtering_threshold {threshold} for {tool} is below "
                     f"sample.prune_below {self.sample.prune_below}: calls with so small a margin "
@@ -361,13 +362,23 @@ def per_tool(value: PerTool[Value], tool: str, name: str) -> Value:
     return value[tool] if tool in value else value["default"]
 
 
-def for_tool(config: SampleConfig, tool: str) -> SampleConfig:
-    """The sampling settings with every per-tool number resolved for one tool."""
+def for_tool(config: PipelineConfig, tool: str) -> SampleConfig:
+    """The sampling settings with every number resolved for one tool."""
     names = (
         "sampling_threshold",
         "max_positions",
         "samples_per_position",
         "document_heuristic",
     )
-    resolved = {name: per_tool(getattr(config, name), tool, name) for name in names}
-    return config.model_copy(update=resolved)
+    resolved = {name: per_tool(getattr(config.sample, name), tool, name) for name in names}
+    return config.sample.model_copy(
+        update={**resolved, "prune_below": pruning_threshold(config, tool)}
+    )
+
+
+def pruning_threshold(config: PipelineConfig, tool: str) -> float:
+    """The lowest filtering threshold of interest, in nats (see SampleConfig.prune_below)."""
+    if config.sample.prune_below is not None:
+        return config.sample.prune_below
+    in_force = per_tool(config.filter.filtering_threshold, tool, "filtering_threshold")
+    return min([in_force, *config.filter.threshold_sweep])

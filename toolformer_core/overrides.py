@@ -1,5 +1,6 @@
 """Settings from outside: nested keys, YAML, and `a.b=value` edits of a complete configuration."""
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,6 +69,13 @@ def _assign(content: dict[str, Any], path: list[str], value: Any, key: str) -> N
 def _unknown_key(key: str, content: Any) -> str:  # Any: nested settings
     allowed = ", ".join(sorted(content)) if isinstance(content, dict) else "no key below it"
     return f"unknown setting {key!r}; known here: {allowed}"
+
+
+def dump_yaml(content: Mapping[str, Any]) -> str:  # Any: settings of every kind
+    """Settings as YAML that `parse_yaml` reads back."""
+    stream = io.StringIO()
+    YAML(pure=True).dump(dict(content), stream)
+    return stream.getvalue()
 
 
 def parse_config(content: Mapping[str, Any]) -> PipelineConfig:  # Any: read from YAML

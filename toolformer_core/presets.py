@@ -25,7 +25,7 @@ def paper() -> PipelineConfig:
     """The paper's settings for GPT-J; name a corpus and a model with --corpus and --model.
 
     Source: Appendix A (tau_s, k, m, tau_f and documents per tool), Appendix B (fine-tuning),
-    section 4.2 (k), Table 2 (the sweep, whose lowest value is where pruning begins).
+    section 4.2 (k), Table 2 (the sweep).
     """
     return PipelineConfig(
         corpus=CorpusConfig(max_document_chars=4000, documents_per_shard=256),
@@ -34,7 +34,6 @@ def paper() -> PipelineConfig:
             sampling_threshold={"default": 0.05, "Calculator": 0.0},
             max_positions={"default": 5, "Calculator": 20},
             samples_per_position={"default": 5, "Calculator": 10},
-            prune_below=0.5,
             document_heuristic="paper",
         ),
         filter=FilterConfig(
@@ -84,7 +83,6 @@ def demo() -> PipelineConfig:
             samples_per_position={"default": 2, "Calculator": 3},
             temperature=0.7,
             max_call_tokens=24,
-            prune_below=0.1,
             seed=7,
         ),
         filter=FilterConfig(

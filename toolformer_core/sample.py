@@ -236,7 +236,8 @@ def _positions(
         for (k, i), token_losses in zip(chosen, lm.token_losses(requests), strict=True)
     ]
     # A loss that is not a number is not small: such a position goes on and is counted later.
-    left = [p for p in positions if not p.loss_without_call < config.prune_below]
+    lowest = config.prune_below or 0.0
+    left = [p for p in positions if not p.loss_without_call < lowest]
     return left, len(positions) - len(left)
 
 

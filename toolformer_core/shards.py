@@ -23,6 +23,7 @@ from toolformer_core.errors import ShardIntegrityError
 
 Record = TypeVar("Record")
 
+_COMPRESSION = "zstd"
 _ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
@@ -106,12 +107,11 @@ def write_shard(
     counts: Mapping[str, int],
 ) -> ShardRef:
     """Write the records to `path` through a temporary file; return the reference."""
-    rows = [dataclasses.asdict(typing.cast(Any, record)) for record in records]
-    table = pa.Table.from_pylist(rows, schema=arrow_schema(record_type))
+    table = _table(records, record_type)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as stream:
-        pq.write_table(table, stream, compression="zstd")
+        pq.write_table(table, stream, compression=_COMPRESSION)
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
@@ -122,6 +122,19 @@ def write_shard(
         shard_index=shard_index,
         counts=dict(counts),
     )
+
+
+def stored_bytes(records: Sequence[Record], record_type: type[Record]) -> int:
+    """Size of the records as a shard, without writing it."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(_table(records, record_type), sink, compression=_COMPRESSION)
+    size: int = sink.getvalue().size
+    return size
+
+
+def _table(records: Sequence[Record], record_type: type[Record]) -> pa.Table:
+    rows = [dataclasses.asdict(typing.cast(Any, record)) for record in records]
+    return pa.Table.from_pylist(rows, schema=arrow_schema(record_type))
 
 
 def read_shard(ref: ShardRef, record_type: type[Record]) -> list[Record]:

@@ -13,6 +13,7 @@ import pytest
 from flows import cli
 from tasks.index import funnel
 from tests.support.servers import serving
+from toolformer_core.overrides import parse_config, parse_yaml
 
 COMMANDS = [
     [],
@@ -20,6 +21,7 @@ COMMANDS = [
     ["annotate"],
     ["funnel"],
     ["calls"],
+    ["calibrate"],
     ["explain"],
     ["finetune"],
     ["generate"],
@@ -171,6 +173,54 @@ def test_annotate_with_a_proposer_records_its_name(annotate, tmp_path, annotatin
     assert counts["calls"] == counts["kept"] + sum(counts["dropped"].values())
     settings = json.loads((tmp_path / "out" / "run.json").read_text())["config"]
     assert settings["proposer"]["model"] == "tiny"
+
+
+@pytest.fixture
+def calibrate(invoke, project, prefect_server):
+    """`toolformer calibrate` with the project's settings; one half of the texts decides."""
+
+    def run(*arguments):
+        return invoke("calibrate", "--config", project.config_file, *arguments)
+
+    return run
+
+
+def test_calibrate_json_predicts_and_settings_can_be_run(calibrate, tmp_path):
+    out = tmp_path / "calibrated.yaml"
+    code, output, _ = calibrate(
+        *("--documents", "14", "--target", "0", "--out", out, "--json"),
+        *("--set", "filter.threshold_sweep=[0]", "--tools", "Calculator,Calendar"),
+        *("--set", "sample.look_ahead_guard=false", "--set", "sample.samples_per_position=8"),
+    )
+    report = json.loads(output)
+    assert code == 0
+    assert (report["corpus_documents"], report["sample_documents"]) == (14, 14)
+    found = next(t for t in report["tools"] if "settings" in t)
+    assert found["corpus"]["kept"] == pytest.approx(14 * found["predicted"]["kept"])
+    assert report["hours"] == pytest.approx(
+        sum(t["corpus"]["hours"] for t in report["tools"] if "settings" in t)
+    )
+    config = parse_config(parse_yaml(out.read_text(), "out"))
+    threshold = config.filter.filtering_threshold[found["tool"]]
+    assert threshold == found["settings"]["filtering_threshold"]
+
+
+def test_calibrate_table_names_every_tool_and_the_error(calibrate):
+    code, output, _ = calibrate("--documents", "14", "--tools", "Calculator,Calendar")
+    assert code == 0
+    for part in ("Calculator", "Calendar", "14 documents in all", "hours on this device"):
+        assert part in output
+
+
+def test_calibrate_of_one_document_says_that_nothing_can_be_judged(calibrate):
+    code, output, _ = calibrate("--set", "corpus.max_documents=1", "--tools", "Calculator")
+    assert code == 0
+    assert "Calculator: 0 of 0 calls on 0 documents had a result, too few to judge" in output
+
+
+def test_corpus_option_takes_all_documents(project, tmp_path):
+    config = cli._config("demo", None, None, ["texts.jsonl"], None, None)
+    assert (config.corpus.max_documents, config.corpus.sample_seed) == (None, None)
 
 
 def test_proposer_without_a_server_is_one_line(annotate):

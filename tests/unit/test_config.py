@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.builders import pipeline_config
-from toolformer_core.config import SampleConfig, for_tool, per_tool
+from toolformer_core.config import SampleConfig, for_tool, per_tool, pruning_threshold
 from toolformer_core.errors import ConfigError
 from toolformer_core.overrides import edit, parse_config
 from toolformer_core.presets import PRESETS
@@ -223,12 +223,30 @@ def test_per_tool_table_without_tool_or_default_raises():
 
 
 def test_for_tool_resolves_every_number_of_the_tool():
-    config = SampleConfig(
-        sampling_threshold={"default": 0.05, "Calculator": 0.0},
-        max_positions={"default": 5, "Calculator": 20},
-        samples_per_position=7,
-        seed=3,
+    config = BASE.model_copy(
+        update={
+            "sample": SampleConfig(
+                sampling_threshold={"default": 0.05, "Calculator": 0.0},
+                max_positions={"default": 5, "Calculator": 20},
+                samples_per_position=7,
+                prune_below=0.2,
+                seed=3,
+            )
+        }
     )
     assert for_tool(config, "Calculator") == SampleConfig(
-        sampling_threshold=0.0, max_positions=20, samples_per_position=7, seed=3
+        sampling_threshold=0.0, max_positions=20, samples_per_position=7, prune_below=0.2, seed=3
     )
+
+
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (["sample.prune_below=0.15"], 0.15),
+        (["sample.prune_below=null"], 0.1),
+        (["sample.prune_below=null", "filter.threshold_sweep=[0.4]"], 0.3),
+        (["sample.prune_below=null", "filter.threshold_sweep=[]"], 0.3),
+    ],
+)
+def test_pruning_threshold_is_the_setting_or_the_lowest_of_the_run(assignments, expected):
+    assert pruning_threshold(edit(BASE, assignments), "Calculator") == expected

@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolformer_core.config import PipelineConfig, for_tool, per_tool
+from toolformer_core.config import PipelineConfig, for_tool, per_tool, pruning_threshold
 from toolformer_core.errors import ConfigError
 from toolformer_core.presets import PRESETS, demo, paper, preset, smoke
 
@@ -17,7 +17,7 @@ APPENDIX_A = {
 @pytest.mark.parametrize("tool", sorted(APPENDIX_A))
 def test_paper_constants_of_a_tool_are_those_of_appendix_a(tool):
     config = paper()
-    sample = for_tool(config.sample, tool)
+    sample = for_tool(config, tool)
     threshold = per_tool(config.filter.filtering_threshold, tool, "filtering_threshold")
     assert (
         sample.sampling_threshold,
@@ -58,7 +58,7 @@ def test_paper_loss_counts_five_tokens():
 
 def test_paper_prunes_only_below_the_sweep():
     paper_run = paper()
-    assert paper_run.sample.prune_below == min(paper_run.filter.threshold_sweep)
+    assert pruning_threshold(paper_run, "Calculator") == min(paper_run.filter.threshold_sweep)
 
 
 def test_paper_arithmetic_is_bfloat16():

@@ -1,0 +1,41 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolformer_core.presets import PRESETS
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of settings, in place of a preset.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting, as in filter.filtering_threshold=0.5; repeatable."),
+]
+CorpusOption = Annotated[
+    list[str] | None,
+    typer.Option("--corpus", help="Corpus path, glob, URL or hf: name; repeatable."),
+]
+ToolsOption = Annotated[
+    str | None, typer.Option("--tools", help="Tool names, separated by commas.")
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Model folder, hub id or GGUF file.")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Output folder.")]
+UpdateOption = Annotated[
+    bool, typer.Option("--update", help="Go on in a folder that holds another configuration.")
+]
+ProposerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--proposer", help="Address of a model server that proposes calls: http://HOST:PORT/v1"
+    ),
+]
+DeviceOption = Annotated[str, typer.Option(help="torch device: cpu, cuda, cuda:1 ...")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
+RunOption = Annotated[Path, typer.Option("--out", help="Output folder of a run.")]
+TunedOption = Annotated[Path, typer.Option("--model", help="Folder of a tuned model.")]
+PresetOption = Annotated[str, typer.Option("--preset", help=", ".join(PRESETS))]

@@ -1,0 +1,57 @@
+"""Calibrate: a sample of the corpus, and the settings of each tool from it."""
+
+import heapq
+from collections import Counter
+from pathlib import Path
+
+from tasks._policies import effect_task
+from tasks.resources import ToolRef, get_annotator, get_tool
+from toolformer_core.calibrate import NotCalibrated, ToolCalibration, calibrate_tool
+from toolformer_core.config import (
+    CorpusConfig,
+    PipelineConfig,
+    Runtime,
+    for_tool,
+    pruning_threshold,
+)
+from toolformer_core.corpus import read_corpus
+from toolformer_core.models import ModelRef
+from toolformer_core.records import Document, digest
+from toolformer_core.shards import ShardRef, read_shard, write_shard
+from toolformer_core.trials import Annotator
+
+
+@effect_task
+def draw_documents(
+    config: CorpusConfig, num_documents: int, seed: int, folder: Path
+) -> tuple[ShardRef, int]:
+    """A uniform sample of the corpus in random order, and how many documents the corpus has."""
+    counts = Counter[str]()
+    documents = (row for row in read_corpus(config, counts) if isinstance(row, Document))
+    drawn = heapq.nsmallest(
+        num_documents, documents, key=lambda document: digest(seed, document.document_id)
+    )
+    path = folder / "documents.parquet"
+    return write_shard(drawn, Document, path, shard_index=0, counts={}), counts["documents"]
+
+
+@effect_task
+def calibrate_documents(
+    documents: ShardRef,
+    tool: ToolRef,
+    model: ModelRef,
+    config: PipelineConfig,
+    target: float,
+    runtime: Runtime,
+) -> ToolCalibration | NotCalibrated:
+    """Settings of one tool, from the documents."""
+    annotator = Annotator(
+        lm=get_annotator(model, config.proposer, runtime),
+        tool=get_tool(tool),
+        sample=for_tool(config, tool.name),
+        execute=config.execute,
+        score=config.score,
+    )
+    lowest = pruning_threshold(config, tool.name)
+    texts = read_shard(documents, Document)
+    return calibrate_tool(texts, annotator, target=target, lowest_threshold=lowest)

@@ -1,0 +1,198 @@
+"""What calibration measures: documents annotated with nothing pruned, and what that cost."""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig
+from toolformer_core.execute import execute_calls
+from toolformer_core.filter import result_pool, score_calls
+from toolformer_core.lm import (
+    AnnotationPrompt,
+    Continuation,
+    ContinuationRequest,
+    LanguageModel,
+    LossRequest,
+    Reading,
+    SamplingSettings,
+    TokenizedText,
+)
+from toolformer_core.losses import loss_reduction
+from toolformer_core.records import Document, ExecutedCall, ProposedCall, ScoredCall
+from toolformer_core.sample import sample_calls
+from toolformer_core.shards import stored_bytes
+from toolformer_core.tools.base import Tool
+
+EVERYTHING = -math.inf
+"""As prune_below: nothing is pruned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One sampled call of the calibration; losses in nats, None where there is no result to try.
+
+    `position_rank` counts from the likeliest place of the call's window.
+    """
+
+    position_rank: int
+    sample_index: int
+    start_probability: float
+    loss_without_call: float
+    loss_with_result: float | None = None
+    loss_reduction: float | None = None
+    wrong_result_reduction: float | None = None
+    is_right: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """What the annotation of some documents gave and cost."""
+
+    num_documents: int
+    trials: tuple[Trial, ...]
+    seconds_reading: float
+    seconds_sampling: float
+    seconds_scoring: float
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotator:
+    """Steps 1 to 3 of the paper with one model, one tool and their settings."""
+
+    lm: LanguageModel
+    tool: Tool
+    sample: SampleConfig  # resolved for the tool
+    execute: ExecuteConfig
+    score: ScoreConfig
+
+    def measure_everything(self) -> "Annotator":
+        """The same with nothing pruned and the control of a wrong result."""
+        return replace(
+            self,
+            sample=self.sample.model_copy(update={"prune_below": None}),
+            score=self.score.model_copy(update={"controls": ("wrong_result",)}),
+        )
+
+    def run(self, documents: Sequence[Document]) -> Tried:
+        """The documents annotated, with the time that it took."""
+        by_id = {document.document_id: document for document in documents}
+        timed = _TimedLM(self.lm)
+        started = time.perf_counter()
+        proposed, _ = sample_calls(
+            documents,
+            timed,
+            self.tool,
+            self.sample,
+            num_scored_tokens=self.score.num_scored_tokens,
+        )
+        sampled = time.perf_counter()
+        executed = execute_calls(proposed, by_id, self.tool, self.execute)
+        scored = self._scored(executed, by_id)
+        ended = time.perf_counter()
+        return Tried(
+            num_documents=len(documents),
+            trials=tuple(trials_of(proposed, scored)),
+            seconds_reading=sampled - started - timed.seconds_continuing,
+            seconds_sampling=timed.seconds_continuing,
+            seconds_scoring=ended - sampled,
+            num_bytes=stored_bytes(proposed, ProposedCall)
+            + stored_bytes(executed, ExecutedCall)
+            + stored_bytes(scored, ScoredCall),
+        )
+
+    def _scored(
+        self, executed: Sequence[ExecutedCall], documents: Mapping[str, Document]
+    ) -> list[ScoredCall]:
+        lowest = self.sample.prune_below
+        return score_calls(
+            executed,
+            documents,
+            self.lm,
+            self.tool,
+            self.score,
+            prune_below=EVERYTHING if lowest is None else lowest,
+            result_pool=result_pool(executed),
+        )
+
+
+def trials_of(proposed: Sequence[ProposedCall], scored: Sequence[ScoredCall]) -> Iterator[Trial]:
+    """Every sampled call with the rank of its position and, where it has a result, its losses."""
+    places: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
+    for call in proposed:
+        window = places[call.document_id, call.window_start]
+        window[call.token_index] = call.start_probability
+    ranks = {
+        key: {i: rank for rank, i in enumerate(sorted(window, key=lambda i: (-window[i], i)))}
+        for key, window in places.items()
+    }
+    by_id = {call.candidate_id: call for call in scored}
+    for call in proposed:
+        yield Trial(
+            position_rank=ranks[call.document_id, call.window_start][call.token_index],
+            sample_index=call.sample_index,
+            start_probability=call.start_probability,
+            loss_without_call=call.loss_without_call,
+            **_scores(by_id.get(call.candidate_id)),
+        )
+
+
+def _scores(call: ScoredCall | None) -> dict[str, Any]:  # Any: numbers and a truth value
+    if call is None:
+        return {}
+    wrong, empty = call.loss_with_wrong_result, call.loss_with_empty_result
+    reduction: float | None = None
+    if wrong is not None and empty is not None:
+        reduction = loss_reduction(call.loss_without_call, empty, wrong)
+    return {
+        "loss_with_result": call.loss_with_result,
+        "loss_reduction": call.loss_reduction,
+        "wrong_result_reduction": reduction,
+        "is_right": call.is_right,
+    }
+
+
+class _TimedLM:
+    """A model that counts the seconds it spends on continuations."""
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self._lm = lm
+        self.seconds_continuing = 0.0
+
+    @property
+    def context_tokens(self) -> int:
+        return self._lm.context_tokens
+
+    def tokenize(self, text: str) -> TokenizedText:
+        return self._lm.tokenize(text)
+
+    def read(
+        self,
+        prompt: AnnotationPrompt,
+        texts: Sequence[TokenizedText],
+        places: Sequence[Collection[int]],
+    ) -> Reading:
+        return _TimedReading(self, self._lm.read(prompt, texts, places))
+
+    def token_losses(self, requests: Sequence[LossRequest]) -> list[tuple[float, ...]]:
+        return self._lm.token_losses(requests)
+
+
+class _TimedReading:
+    def __init__(self, timed: _TimedLM, reading: Reading) -> None:
+        self._timed, self._reading = timed, reading
+
+    @property
+    def start_probabilities(self) -> Sequence[Mapping[int, float]]:
+        return self._reading.start_probabilities
+
+    def continuations(
+        self, requests: Sequence[ContinuationRequest], settings: SamplingSettings
+    ) -> list[Continuation]:
+        started = time.perf_counter()
+        found = self._reading.continuations(requests, settings)
+        self._timed.seconds_continuing += time.perf_counter() - started
+        return found
