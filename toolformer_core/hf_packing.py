@@ -46,11 +46,13 @@ def supports(model: Any) -> bool:  # Any: transformers has no common typed base
     return bool(getattr(model, "_supports_attention_backend", False))
 
 
-def install(model: Any) -> None:  # Any: as above
-    """Give the model packed attention."""
+def install(model: Any) -> str:  # Any: as above
+    """Give the model packed attention; the name of what it had before."""
     AttentionInterface.register(_NAME, _attention)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
+    before: str = model.config._attn_implementation
     model.set_attn_implementation(_NAME)
+    return before
 
 
 def packed_logits(

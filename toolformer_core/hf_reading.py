@@ -223,9 +223,24 @@ class CopiedReading:
             for r in requests
         ]
         found: dict[int, Continuation] = {}
-        for batch in length_buckets([len(row) for row in rows], self._lm.token_budget):
+        for batch in self._batches([len(row) for row in rows]):
             found |= self._decode(batch, [rows[k] for k in batch], requests, settings)
         return [found[k] for k in range(len(requests))]
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Rows to be decoded together; those of a recurrent model must not be padded."""
+        for batch in length_buckets(lengths, self._lm.token_budget):
+            if self._is_recurrent:
+                for _, equal in itertools.groupby(batch, key=lambda k: lengths[k]):
+                    yield list(equal)
+            else:
+                yield batch
+
+    @property
+    def _is_recurrent(self) -> bool:
+        """Whether the model keeps a state instead of keys and values, or beside them."""
+        layers = DynamicCache(config=self._lm.model.config).layers
+        return not all(hasattr(layer, "batch_select_indices") for layer in layers)
 
     def _decode(
         self,
@@ -238,14 +253,15 @@ class CopiedReading:
         ending = Ending(lm.tokenizer, settings)
         live = [_Branch(k, 0, random.Random(requests[k].seed)) for k in batch]
         ids_BT, mask_BT = lm.pad_left(rows)
-        cache = DynamicCache(config=lm.model.config)
+        # A recurrent model's state cannot lose rows: it reads all again for each token.
+        cache = None if self._is_recurrent else DynamicCache(config=lm.model.config)
         while True:
             output = lm.model(
                 input_ids=ids_BT,
                 attention_mask=mask_BT,
                 position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :],
                 past_key_values=cache,
-                use_cache=True,
+                use_cache=cache is not None,
                 logits_to_keep=1,
             )
             tokens = draw(output.logits[:, -1], [b.random.random() for b in live], settings)
@@ -258,9 +274,13 @@ class CopiedReading:
             if not kept:
                 return found
             live = [live[k] for k in kept]
-            cache.batch_select_indices(torch.tensor(kept, device=lm.device))
             mask_BT = torch.nn.functional.pad(mask_BT[kept], (0, 1), value=1)
-            ids_BT = torch.tensor([[b.token_ids[-1]] for b in live], device=lm.device)
+            last_B1 = torch.tensor([[b.token_ids[-1]] for b in live], device=lm.device)
+            if cache is None:
+                ids_BT = torch.cat([ids_BT[kept], last_B1], dim=1)
+            else:
+                cache.batch_select_indices(torch.tensor(kept, device=lm.device))
+                ids_BT = last_B1
 
 
 def start_probabilities(logits_TV: torch.Tensor, start_ids: Sequence[int]) -> list[float]:
