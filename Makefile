@@ -7,6 +7,8 @@ PREFECT_PORT ?= 4200
 MLFLOW_PORT ?= 5000
 # Passed to the demo, as in: make demo SET="--set filter.filtering_threshold=0.5"
 SET ?=
+# Passed to the measurements, as in: make bench BENCH="annotate --corpus texts.jsonl"
+BENCH ?=
 # Where pip finds a CPU build of torch if its index serves only CUDA builds, as in:
 # make setup PIP_ARGS="--extra-index-url URL_OF_A_CPU_INDEX"
 PIP_ARGS ?=
@@ -54,7 +56,7 @@ ui: setup
 	wait
 
 bench: setup
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(BENCH)
 
 clean:
 	rm -rf $(VENV) .bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

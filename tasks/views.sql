@@ -111,7 +111,7 @@ COMMENT ON VIEW funnel IS
 
 -- Documents by the rule that makes them worth trying (heuristics), per tool.
 CREATE VIEW documents_by_rule AS
-SELECT tool, replace(reason, 'rule_', '') AS rule, sum(n)::BIGINT AS n
+SELECT tool, regexp_replace(reason, '^rule_', '') AS rule, sum(n)::BIGINT AS n
 FROM stage_counts
 WHERE stage = 'sample' AND (reason LIKE 'rule\_%' ESCAPE '\' OR reason = 'documents_not_qualified')
 GROUP BY tool, rule

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 
@@ -51,21 +52,19 @@ class CompletionsClient:
 
         Raises: TransientModelError for an outage, ConfigError where the server refuses.
         """
-        extra = {**_UNFILTERED, **settings.pop("extra_body", {})}
         with _errors(self.url):
-            answer = self._client.completions.create(
-                model=self.model, prompt=prompt, extra_body=extra, **settings
+            answer = self._client.completions.with_raw_response.create(
+                model=self.model, prompt=prompt, extra_body=_UNFILTERED, **settings
             )
-        content: dict[str, Any] = answer.model_dump()  # Any: JSON
-        choice = content["choices"][0]
-        text: str = choice["text"]
-        if settings.get("echo") and text.startswith(prompt):
-            text = text[len(prompt) :]
-        tokens = list(_tokens(choice.get("logprobs") or {}))
+            choice = answer.http_response.json()["choices"][0]
+            text: str = choice["text"]
+            if settings.get("echo") and text.startswith(prompt):
+                text = text[len(prompt) :]
+            tokens = list(_tokens(choice.get("logprobs") or {}))
         return Completion(
             text=text,
             is_stopped=choice["finish_reason"] == "stop",
-            tokens=tuple(_placed(tokens, len(prompt) + len(text))),
+            tokens=tuple(_placed(tokens, prompt + text)),
         )
 
 
@@ -76,47 +75,86 @@ def served_models(url: str) -> list[str]:
     """
     try:
         with _errors(url):
-            return [model.id for model in _client(url, max_retries=0).models.list()]
+            answer = _client(url, max_retries=0).models.with_raw_response.list()
+            return [str(model["id"]) for model in answer.http_response.json()["data"]]
     except TransientModelError as error:
         raise ConfigError(str(error)) from error
 
 
 def _client(url: str, max_retries: int) -> openai.OpenAI:
     # A server of one's own mostly wants no key.
-    key = os.environ.get("OPENAI_API_KEY", "none")
-    return openai.OpenAI(base_url=url, api_key=key, max_retries=max_retries)
+    key = os.environ.get("OPENAI_API_KEY") or "none"
+    with _errors(url):
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise ValueError(url)
+        return openai.OpenAI(base_url=url, api_key=key, max_retries=max_retries)
 
 
 @contextmanager
 def _errors(url: str) -> Iterator[None]:
-    """The library's errors as ours."""
+    """The library's errors as ours.
+
+    Answers are read as JSON and not as the library's types, which know neither llama.cpp's
+    log-probabilities nor a page that is no answer at all.
+    """
     try:
         yield
     except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError) as error:
         raise TransientModelError(f"model server {url}: {type(error).__name__}: {error}") from error
-    except openai.APIError as error:
+    except openai.OpenAIError as error:
         first = str(error).partition("\n")[0]
         raise ConfigError(f"model server {url} refuses: {first}") from error
+    except (ValueError, TypeError, LookupError) as error:
+        raise ConfigError(
+            f"model server {url}: not an answer of the completions API ({type(error).__name__}); "
+            "expected an address as in http://HOST:8000/v1"
+        ) from error
 
 
 def _tokens(logprobs: Mapping[str, Any]) -> Iterator[tuple[str, float, Mapping[str, float]]]:
     """Text, log-probability and alternatives of every token."""
     for entry in logprobs.get("content") or ():
-        alternatives = {other["token"]: other["logprob"] for other in entry["top_logprobs"]}
-        yield entry["token"], entry["logprob"], alternatives
+        yield entry["token"], entry["logprob"], _merged(entry["top_logprobs"])
     columns = (logprobs.get(name) or () for name in ("tokens", "token_logprobs", "top_logprobs"))
     for text, logprob, alternatives in zip(*columns, strict=False):
         yield text, math.nan if logprob is None else logprob, alternatives or {}
 
 
-def _placed(
-    tokens: Sequence[tuple[str, float, Mapping[str, float]]], end: int
-) -> Iterator[ServedToken]:
-    """The tokens with their places.
+def _merged(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Log-probability by text; several tokens may have the same."""
+    merged: dict[str, float] = {}
+    for entry in entries:
+        text, logprob = entry["token"], entry["logprob"]
+        if text in merged:
+            logprob = math.log(math.exp(merged[text]) + math.exp(logprob))
+        merged[text] = logprob
+    return merged
 
-    Counted from the end, because a start token of the server's own may stand in front.
+
+def _placed(
+    tokens: Sequence[tuple[str, float, Mapping[str, float]]], text: str
+) -> Iterator[ServedToken]:
+    """The tokens whose place in the text is certain.
+
+    Some show another text than they stand for: a start token of the server's own, a part of a
+    character. Tokens are therefore counted from both ends, up to the first that does not fit.
     """
-    offset = end - sum(len(text) for text, _, _ in tokens)
-    for text, logprob, alternatives in tokens:
-        yield ServedToken(text=text, char_offset=offset, logprob=logprob, alternatives=alternatives)
-        offset += len(text)
+    starts: dict[int, int] = {}
+    first = next((k for k, (token, _, _) in enumerate(tokens) if text.startswith(token)), 0)
+    reached = 0
+    for k in range(first, len(tokens)):
+        if not text.startswith(tokens[k][0], reached):
+            break
+        starts[k] = reached
+        reached += len(tokens[k][0])
+    reached = len(text)
+    for k in reversed(range(len(tokens))):
+        if not text.endswith(tokens[k][0], 0, reached) or k in starts:
+            break
+        reached -= len(tokens[k][0])
+        starts[k] = reached
+    for k in sorted(starts):
+        token, logprob, alternatives = tokens[k]
+        yield ServedToken(
+            text=token, char_offset=starts[k], logprob=logprob, alternatives=alternatives
+        )

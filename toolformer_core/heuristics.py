@@ -20,6 +20,9 @@ from toolformer_core.tools.base import NUMBER_PATTERN, numbers_in
 Heuristic = Callable[[Document], bool | str | None]
 """A user's own: a text names the rule by which a document qualifies, true is "custom"."""
 
+_BROKEN_MODULE = (ImportError, AttributeError, NameError, SyntaxError, TypeError, ValueError)
+"""What comes of importing a user's module that is not there or does not work."""
+
 WINDOW_TOKENS = 100
 SAMPLED_SHARE = 0.01
 MAX_NUMBERS_IN_WINDOW = 30
@@ -42,7 +45,7 @@ def document_rule(spec: str, tool: str, document: Document, seed: int) -> str | 
     if spec == "paper":
         return _PAPER.get(tool, _any)(document, seed)
     verdict = _own(spec)(document)
-    return verdict if isinstance(verdict, str) else "custom" if verdict else None
+    return verdict if isinstance(verdict, str) and verdict else "custom" if verdict else None
 
 
 def check_heuristic(spec: str) -> None:
@@ -62,7 +65,7 @@ def _own(spec: str) -> Heuristic:
         raise ConfigError(f"sample.document_heuristic {spec!r}: {expected}")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except _BROKEN_MODULE as error:
         raise ConfigError(f"sample.document_heuristic {spec!r}: {error}; {expected}") from error
     if not callable(function):
         raise ConfigError(f"sample.document_heuristic {spec!r} is not a function; {expected}")
@@ -92,13 +95,12 @@ def has_operation(text: str) -> bool:
     """Whether of three numbers within 100 tokens one is the result of + - * / on the others.
 
     Choice: tokens are split at white space; a quotient also counts where it is stated rounded to
-    its own number of decimals. Of a window crowded with numbers the first thirty are tried.
+    its own number of decimals. Of a window crowded with numbers the last thirty are tried.
     """
-    windows: list[list[Decimal]] = [numbers_in(word) for word in text.split()]
     near: list[tuple[int, Decimal]] = []
-    for position, found in enumerate(windows):
+    for position, word in enumerate(text.split()):
         near = [(p, n) for p, n in near if p > position - WINDOW_TOKENS]
-        for number in found:
+        for number in numbers_in(word):
             earlier = [n for _, n in near][-MAX_NUMBERS_IN_WINDOW:]
             if any(_is_triple(a, b, number) for a, b in itertools.combinations(earlier, 2)):
                 return True
@@ -119,7 +121,7 @@ def _is_quotient(x: Decimal, y: Decimal, z: Decimal) -> bool:
     exponent = z.as_tuple().exponent
     if y == 0 or not isinstance(exponent, int) or exponent >= 0:
         return False
-    return (x / y).quantize(Decimal(1).scaleb(exponent)) == z
+    return abs(x / y - z) * 2 <= Decimal(1).scaleb(exponent)
 
 
 _PAPER: dict[str, Callable[[Document, int], str | None]] = {

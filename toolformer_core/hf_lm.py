@@ -15,6 +15,7 @@ Shape legend: B batch, T tokens, N tokens of all sequences, V vocabulary.
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -174,32 +175,34 @@ class HFLanguageModel:
         """Negative log-likelihoods of the asked tokens, in nats, computed in float32.
 
         Where prefix and text together are longer than the context, the model sees the text from
-        as far back as fits.
+        as far back as fits; a token that is then not seen at all has the loss NaN.
         """
-        groups: dict[tuple[str, TokenizedText], list[int]] = {}
-        for k, request in enumerate(requests):
-            groups.setdefault((request.prefix, request.tokens), []).append(k)
-        sequences = [
-            self._sequence(prefix, tokens, [requests[k] for k in members])
-            for (prefix, tokens), members in groups.items()
+        groups: dict[tuple[str, TokenizedText, int], list[LossRequest]] = {}
+        keys = [self._group(k, request) for k, request in enumerate(requests)]
+        for key, request in zip(keys, requests, strict=True):
+            groups.setdefault(key, []).append(request)
+        sequences = [self._sequence(members) for members in groups.values()]
+        found = dict(zip(groups, self._sequence_losses(sequences), strict=True))
+        return [
+            tuple(found[key].get(j, math.nan) for j in range(request.first, request.last))
+            for key, request in zip(keys, requests, strict=True)
         ]
-        measured = self._sequence_losses(sequences)
-        losses: list[tuple[float, ...]] = [()] * len(requests)
-        for members, found in zip(groups.values(), measured, strict=True):
-            for k in members:
-                losses[k] = tuple(found[j] for j in range(requests[k].first, requests[k].last))
-        return losses
 
-    def _sequence(
-        self, prefix: str, tokens: TokenizedText, requests: Sequence[LossRequest]
-    ) -> "_Sequence":
+    def _group(self, index: int, request: LossRequest) -> tuple[str, TokenizedText, int]:
+        """Equal for requests that one sequence serves; one cut at the front stands alone."""
+        num_tokens = 1 + len(self.encode(request.prefix)) + request.last
+        alone = index if num_tokens > self.context_tokens else -1
+        return request.prefix, request.tokens, alone
+
+    def _sequence(self, requests: Sequence[LossRequest]) -> "_Sequence":
+        """One sequence for requests of one prefix and text."""
         scored = sorted({j for r in requests for j in range(r.first, r.last)})
         last = scored[-1] + 1 if scored else 0
-        before = [self.document_start_id, *self.encode(prefix)]
+        before = [self.document_start_id, *self.encode(requests[0].prefix)]
         first = max(0, last + len(before) - self.context_tokens)
         return _Sequence(
-            token_ids=[*before, *tokens.token_ids[first:last]],
-            scored=scored,
+            token_ids=[*before, *requests[0].tokens.token_ids[first:last]],
+            scored=[j for j in scored if j >= first],
             shift=len(before) - first,
         )
 

@@ -61,26 +61,32 @@ class Columns(DynamicCache):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write behind the used columns; all columns of the selected rows [B, H, K, D]."""
         end = self.used + key_states.shape[2]
-        keys, values = self._buffer(layer_idx, key_states)
+        keys, values = self._buffer(layer_idx, (key_states, value_states))
         keys[self._rows, :, self.used : end] = key_states
         values[self._rows, :, self.used : end] = value_states
         return keys[self._rows], values[self._rows]
 
-    def _buffer(self, layer: int, like_BHQD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _buffer(
+        self, layer: int, like: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         held = self._buffers.get(layer)
         if held is None or held[0].shape[2] != self.capacity:
-            shape = (self.num_rows, like_BHQD.shape[1], self.capacity, like_BHQD.shape[3])
-            new = (like_BHQD.new_zeros(shape), like_BHQD.new_zeros(shape))
-            for old, buffer in zip(held or (), new, strict=False):
-                buffer[:, :, : self.used] = old[:, :, : self.used]
-            self._buffers[layer] = new
+            keys, values = (
+                x_BHQD.new_zeros(self.num_rows, x_BHQD.shape[1], self.capacity, x_BHQD.shape[3])
+                for x_BHQD in like
+            )
+            for old, new in zip(held or (), (keys, values), strict=False):
+                # Rows that were read behind the used columns are kept too.
+                kept = min(old.shape[2], self.capacity)
+                new[:, :, :kept] = old[:, :, :kept]
+            self._buffers[layer] = keys, values
         return self._buffers[layer]
 
     def begin_with(self, head: "Columns") -> None:
         """Start every row with the one row of another cache."""
         self.reserve(head.used)
         for layer, sources in head._buffers.items():
-            for buffer, source in zip(self._buffer(layer, sources[0]), sources, strict=True):
+            for buffer, source in zip(self._buffer(layer, sources), sources, strict=True):
                 buffer[:, :, : head.used] = source[:, :, : head.used]
         self.used = head.used
 

@@ -87,9 +87,18 @@ class ServedLanguageModel:
                 "set proposer.scores=false"
             )
         prompts = [self._scored_prompt(request) for request in requests]
-        distinct = list(dict.fromkeys(prompts))
+        distinct = list(
+            dict.fromkeys(p for p, r in zip(prompts, requests, strict=True) if r.first < r.last)
+        )
         echoed = dict(zip(distinct, self.pool.map(self.echo, distinct), strict=True))
-        return [self._losses(r, p, echoed[p]) for r, p in zip(requests, prompts, strict=True)]
+        found = [
+            self._losses(request, prompt, echoed.get(prompt, {}))
+            for request, prompt in zip(requests, prompts, strict=True)
+        ]
+        unplaced = [k for k, losses in enumerate(found) if losses is None]
+        local = self._local.token_losses([requests[k] for k in unplaced])
+        by_index = dict(zip(unplaced, local, strict=True))
+        return [by_index[k] if losses is None else losses for k, losses in enumerate(found)]
 
     def _scored_prompt(self, request: LossRequest) -> str:
         end = request.tokens.char_offsets[request.last]
@@ -97,19 +106,24 @@ class ServedLanguageModel:
 
     def _losses(
         self, request: LossRequest, prompt: str, echoed: Mapping[int, ServedToken]
-    ) -> tuple[float, ...]:
+    ) -> tuple[float, ...] | None:
+        """Losses by the server's tokens; None where it is not certain which they are."""
         offsets = request.tokens.char_offsets
         shift = len(prompt) - offsets[request.last]
         losses = []
         for j in range(request.first, request.last):
-            expected = request.tokens.text[offsets[j] : offsets[j + 1]]
-            token = echoed.get(shift + offsets[j])
-            if token is None or token.text != expected:
+            at, expected = shift + offsets[j], request.tokens.text[offsets[j] : offsets[j + 1]]
+            covering = [
+                t for t in echoed.values() if t.char_offset <= at < t.char_offset + len(t.text)
+            ]
+            if not covering or not expected:  # inside a character there is more than one token
+                return None
+            if (covering[0].char_offset, covering[0].text) != (at, expected):
                 raise ConfigError(
                     f"proposer.scores: {self.client.model} does not cut the text at {expected!r} "
                     "as the base model does; set proposer.scores=false"
                 )
-            losses.append(-token.logprob)
+            losses.append(-covering[0].logprob)
         return tuple(losses)
 
     def echo(self, prompt: str) -> dict[int, ServedToken]:

@@ -1,12 +1,16 @@
-"""Annotation, three ways: `python -m tests.bench --corpus PATH`.
+"""Measurements: `python -m tests.bench [annotate|memory] [--corpus PATH]`; figures go to .bench/.
+
+annotate: sampling and filtering of Calculator calls, three ways
 
     literal  one `generate` per position with its cache, three full forward passes per call, batch 1
     batched  one padded `generate` per document, losses in batches; what one writes by hand
     ours     the product
 
-Each way runs in a process of its own (peak memory) on the same documents, model, seeds and
-settings, without the look-ahead guard, so that all three have the same work. Ours then scores the
-calls that the literal version found, and the kept sets are compared. Figures go to .bench/.
+Each way runs in a process of its own (peak memory), after one document to warm up, on the same
+documents, model, seeds and settings, without the look-ahead guard, so that all three have the same
+work. Ours then scores the calls that the literal version found, and the kept sets are compared.
+
+memory: peak memory of `toolformer annotate` on a corpus and on one ten times as large.
 """
 
 import argparse
@@ -38,15 +42,21 @@ from toolformer_core.corpus import read_corpus
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import score_calls
 from toolformer_core.hf_lm import HFLanguageModel
+from toolformer_core.lm import LossRequest
+from toolformer_core.losses import weighted_loss
 from toolformer_core.models import load_model, resolve_model
 from toolformer_core.records import Document, ExecutedCall, Outcome, ScoredCall
 from toolformer_core.sample import sample_calls
+from toolformer_core.tools.base import context_of
 from toolformer_core.tools.calculator import Calculator
 
 Figures = dict[str, Any]  # Any: numbers, and lists of calls
 
 THRESHOLD = 0.5
 """tau_f of the paper for Calculator, and what ours prunes below."""
+
+SETTINGS = ((5, 5), (20, 10))
+"""Positions and samples per position (paper, Appendix A)."""
 
 
 def documents_of(corpus: str, count: int) -> list[Document]:
@@ -107,7 +117,7 @@ def run_baseline(
 
 
 def one(arguments: argparse.Namespace) -> Figures:
-    """One way, measured in this process after one document to warm up."""
+    """One way, measured in this process."""
     lm = load_model(resolve_model(ModelConfig(), settings.home()), "cpu", 4096)
     texts = documents_of(arguments.corpus, arguments.documents)
     config = sample_config(arguments.positions, arguments.samples)
@@ -118,8 +128,7 @@ def one(arguments: argparse.Namespace) -> Figures:
             return run_ours(lm, part, config)
         return run_baseline(lm, part, config, is_batched=way == "batched")
 
-    if way == "ours":
-        work(texts[:1])
+    work(texts[:1])
     counter = TokenCounter(lm.model)
     figures = work(texts)
     figures |= {"documents": len(texts), "tokens": counter.tokens, "passes": counter.passes}
@@ -203,10 +212,6 @@ def compare(
 def _executed(
     lm: HFLanguageModel, document: Document, token_index: int, argument: str, tool: Calculator
 ) -> ExecutedCall:
-    from toolformer_core.lm import LossRequest
-    from toolformer_core.losses import weighted_loss
-    from toolformer_core.tools.base import context_of
-
     tokens = lm.tokenize(document.text)
     count = len(tokens.token_ids)
     last = min(token_index + 5, count)
@@ -229,9 +234,10 @@ def _executed(
     )
 
 
-def in_child(arguments: argparse.Namespace, way: str, calls: Path | None) -> Figures:
+def in_child(
+    arguments: argparse.Namespace, way: str, count: int, calls: Path | None = None
+) -> Figures:
     """One way in a process of its own."""
-    count = arguments.documents if way == "ours" else arguments.baseline_documents
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
         command = [sys.executable, "-m", "tests.bench", "--way", way, "--out", str(out)]
@@ -243,13 +249,15 @@ def in_child(arguments: argparse.Namespace, way: str, calls: Path | None) -> Fig
     return figures
 
 
-def three_ways(arguments: argparse.Namespace) -> Figures:
-    """All ways on the same documents; the literal version's calls go to ours."""
-    figures = {way: in_child(arguments, way, None) for way in ("literal", "batched")}
+def three_ways(arguments: argparse.Namespace, count: int) -> Figures:
+    """All ways on the first documents, and ours on all; the literal version's calls go to ours."""
+    figures = {way: in_child(arguments, way, count) for way in ("literal", "batched")}
     with tempfile.TemporaryDirectory() as folder:
         calls = Path(folder) / "calls.json"
         calls.write_text(json.dumps(figures["literal"]["margins"]))
-        figures["ours"] = in_child(arguments, "ours", calls)
+        figures["ours"] = in_child(arguments, "ours", count, calls)
+    if count < arguments.documents:
+        figures["ours, all"] = in_child(arguments, "ours", arguments.documents)
     return figures
 
 
@@ -267,12 +275,9 @@ def show(figures: Figures, title: str) -> None:
     console.print(table)
     ours = figures["ours"]
     for way in ("literal", "batched"):
-        tokens = (
-            ours["tokens"] / ours["documents"] * figures[way]["documents"] / figures[way]["tokens"]
-        )
         console.print(
             f"ours / {way}: {rates['ours'] / rates[way]:.1f} times the documents per second, "
-            f"{tokens:.3f} of the forward tokens"
+            f"{ours['tokens'] / figures[way]['tokens']:.3f} of the forward tokens"
         )
     for name, value in ours.items():
         if name.startswith(("scoring", "matmul")):
@@ -280,29 +285,81 @@ def show(figures: Figures, title: str) -> None:
     console.print(f"literal version's calls, scored by ours: {ours['same_calls']}")
 
 
+def annotate_bench(arguments: argparse.Namespace) -> None:
+    """Both settings of the paper: 5 positions x 5 samples, and 20 x 10."""
+    for (positions, samples), count in zip(SETTINGS, arguments.baseline_documents, strict=True):
+        arguments.positions, arguments.samples = positions, samples
+        figures = three_ways(arguments, count)
+        name = f"{positions}x{samples}"
+        show(figures, f"Calculator, {name}, on {arguments.corpus}")
+        store(f"annotate-{name}", figures)
+
+
+def memory_bench(arguments: argparse.Namespace) -> None:
+    """Peak memory of annotation on n and on 10 n documents."""
+    figures = {count: annotated_memory(arguments.corpus, count) for count in arguments.sizes}
+    for count, megabytes in figures.items():
+        print(f"{count} documents: {megabytes:.0f} MB at most")
+    small, large = figures.values()
+    print(f"ratio {large / small:.3f}")
+    store("memory", {str(count): megabytes for count, megabytes in figures.items()})
+
+
+def annotated_memory(corpus: str, num_documents: int) -> float:
+    """Peak resident memory, MB, of one annotation from nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", _ANNOTATE, "annotate", "--corpus", corpus]
+        command += ["--tools", "Calculator", "--out", f"{folder}/run"]
+        for setting in (f"corpus.max_documents={num_documents}", "corpus.sample_seed=7"):
+            command += ["--set", setting]
+        run = subprocess.run(command, check=True, capture_output=True, text=True)
+        return float(run.stderr.rsplit("peak ", 1)[1])
+
+
+_ANNOTATE = """
+import resource, sys
+from flows.cli import app
+try:
+    app()
+finally:
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)
+"""
+
+
+def store(name: str, figures: Figures) -> None:
+    """Keep the figures in .bench/."""
+    folder = Path(".bench")
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(figures, indent=1))
+
+
 def main() -> None:
     """Run, print and store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="?", default="annotate", choices=["annotate", "memory"])
     parser.add_argument("--corpus", default=WIKIPEDIA_SAMPLE, help="as corpus.sources")
     parser.add_argument("--documents", type=int, default=32)
-    parser.add_argument("--baseline-documents", type=int, help="fewer, where time is short")
-    parser.add_argument("--positions", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=5)
+    parser.add_argument(
+        "--baseline-documents",
+        type=int,
+        nargs=2,
+        default=[32, 8],
+        help="of the slow versions, for 5 x 5 and for 20 x 10",
+    )
+    parser.add_argument("--sizes", type=int, nargs=2, default=[200, 2000], help="of memory")
     for hidden in ("--way", "--out", "--calls"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
+    for hidden in ("--positions", "--samples"):
+        parser.add_argument(hidden, type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    arguments.baseline_documents = arguments.baseline_documents or arguments.documents
     settings.apply_defaults()
     if arguments.way:
         arguments.calls = Path(arguments.calls) if arguments.calls else None
         Path(arguments.out).write_text(json.dumps(one(arguments)))
-        return
-    figures = three_ways(arguments)
-    name = f"{arguments.positions}x{arguments.samples}"
-    show(figures, f"Calculator, {name}, on {arguments.corpus}")
-    folder = Path(".bench")
-    folder.mkdir(exist_ok=True)
-    (folder / f"annotate-{name}.json").write_text(json.dumps(figures, indent=1))
+    elif arguments.what == "memory":
+        memory_bench(arguments)
+    else:
+        annotate_bench(arguments)
 
 
 if __name__ == "__main__":

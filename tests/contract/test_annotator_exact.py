@@ -156,6 +156,7 @@ def test_annotator_any_token_budget_equals_the_reference(lm, reference, token_bu
 
 @pytest.mark.parametrize("way", ["packed", "masked", "copied"])
 def test_annotator_every_way_of_decoding_equals_the_reference(lm, reference, way):
+    assert lm.is_packed
     other = HFLanguageModel(lm.model, lm.tokenizer, 400)
     other.__dict__["is_packed"] = way == "packed"  # what probing the model would have found
     other.__dict__["takes_mask"] = way != "copied"

@@ -7,67 +7,47 @@ echoing FOLDER PORT    a transformers model that answers as vLLM does, log-proba
 
 import http.server
 import json
-import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
 def serving(kind: str, path: str) -> Iterator[str]:
-    """The address of a server in a child process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.servers", kind, str(path), str(port)],
-        stdout=subprocess.DEVNULL,
+    """The address of a server in a child process, which prints it when it listens."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.servers", kind, str(path)],
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}/v1"
-    try:
-        wait_for(url, child)
-        yield url
-    finally:
-        child.kill()
-        child.wait()
-
-
-def wait_for(url: str, child: subprocess.Popen) -> None:
-    """Return when the server answers."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert child.poll() is None, f"the server ended with {child.returncode}"
+        text=True,
+    ) as child:
         try:
-            urllib.request.urlopen(f"{url}/models", timeout=5).read()
-            return
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.1)
-    raise TimeoutError(url)
+            address = child.stdout.readline().strip()
+            assert address, f"the server ended with {child.wait()}"
+            yield f"{address}/v1"
+        finally:
+            child.kill()
 
 
-def serve_llama_cpp(path: str, port: int) -> None:
+def serve_llama_cpp(path: str) -> None:
     """llama.cpp's own server."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = path
-    params.port = port
+    params.port = 0  # any that is free
     params.n_ctx = 4096
     params.n_parallel = 2
     params.cpuparams.n_threads = 2
     params.warmup = False
     server = xllamacpp.Server(params)
-    assert server.listening_address
+    print(server.listening_address, flush=True)
     threading.Event().wait()
 
 
-def serve_echoing(folder: str, port: int) -> None:
+def serve_echoing(folder: str) -> None:
     """/v1/completions with echo over a transformers model, greedy."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -101,18 +81,7 @@ def serve_echoing(folder: str, port: int) -> None:
         }
         return {"id": "1", "created": 1, "object": "text_completion", "choices": [choice]}
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def answer(self, status, content):
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def do_GET(self):
-            self.answer(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
-
+    class Completions(Handler):
         def do_POST(self):
             request = json.loads(self.rfile.read(int(self.headers["content-length"])))
             if request["model"] == "tiny":
@@ -121,9 +90,28 @@ def serve_echoing(folder: str, port: int) -> None:
             else:
                 self.answer(404, {"error": {"message": f"no model {request['model']}"}})
 
-    http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Completions)
+    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    server.serve_forever()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """What a completions server has beside completions."""
+
+    def answer(self, status, content):
+        """Send JSON."""
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        """The models; and a page that is no answer of the API."""
+        models = {"object": "list", "data": [{"id": "tiny", "object": "model"}]}
+        self.answer(200, "a page" if "/page" in self.path else models)
 
 
 if __name__ == "__main__":
-    kind, path, port = sys.argv[1:]
-    {"llama_cpp": serve_llama_cpp, "echoing": serve_echoing}[kind](path, int(port))
+    {"llama_cpp": serve_llama_cpp, "echoing": serve_echoing}[sys.argv[1]](sys.argv[2])

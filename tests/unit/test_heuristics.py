@@ -38,6 +38,8 @@ def test_has_operation_numbers_that_belong_together_true(text):
         "Nothing to count.",
         "34 apples, " + "then " * 100 + "57 pears and 91 in all.",
         "7 days, 0 hours and 3 minutes.",
+        "Pi is 3.1415926535897932384626433832795 over 2 and 7.",
+        "1000000000000000000000000000000 men, 0.5 each, 3 more.",
     ],
 )
 def test_has_operation_unrelated_numbers_false(text):
@@ -67,7 +69,6 @@ def test_document_rule_three_numbers_one_document_in_a_hundred():
     rules = [rule("3 or 40 or 500", document_id=name) for name in ids]
     assert set(rules) == {None, "sampled"}
     assert 140 < rules.count("sampled") < 260
-    assert rules[::-1] == [rule("3 or 40 or 500", document_id=name) for name in ids[::-1]]
     assert {rule("3 or 40", document_id=name) for name in ids[:2000]} == {None}
 
 
@@ -85,14 +86,18 @@ def test_document_rule_own_function_decides(monkeypatch):
     module = types.ModuleType("own_heuristics")
     module.long = lambda document: "long" if len(document.text) > 20 else None
     module.yes = lambda document: document.text == "yes"
+    module.empty = lambda document: ""
     monkeypatch.setitem(sys.modules, "own_heuristics", module)
     assert rule("A text of some length.", spec="own_heuristics:long") == "long"
     assert rule("Short.", spec="own_heuristics:long") is None
     assert rule("yes", spec="own_heuristics:yes") == "custom"
     assert rule("no", spec="own_heuristics:yes") is None
+    assert rule("no", spec="own_heuristics:empty") is None
 
 
-@pytest.mark.parametrize("spec", ["", "papers", "no_such_module:f", "math:no_such", "math:pi"])
+@pytest.mark.parametrize(
+    "spec", ["", "papers", "no_such_module:f", ".relative:f", "math:no_such", "math:pi"]
+)
 def test_check_heuristic_unknown_refused_in_one_line(spec):
     with pytest.raises(ConfigError, match="expected none, paper or MODULE:FUNCTION") as refused:
         check_heuristic(spec)

@@ -3,6 +3,7 @@
 import collections
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -107,6 +108,35 @@ def test_token_losses_longer_than_one_head_chunk_equal_float64_reference(lm):
     assert_losses_close(lm.token_losses([request]), [expected])
 
 
+def test_token_losses_longer_than_the_context_see_as_far_back_as_fits(tiny_gpt2_folder):
+    lm = load(tiny_gpt2_folder)
+    tokens = lm.tokenize(" ".join(TEXTS * 16))
+    context, prefix = lm.context_tokens, "[Calculator(34 + 57) -> 91]\n"
+    last = context + 40
+    assert len(tokens.token_ids) > last
+    spans = [(0, 5), (last - 5, last), (300, 305)]
+    requests = [LossRequest(prefix=prefix, tokens=tokens, first=a, last=b) for a, b in spans]
+    before = [lm.document_start_id, *lm.encode(prefix)]
+    found = lm.token_losses(requests)
+    for (a, b), row in zip(spans, found, strict=True):
+        ids = [*before, *tokens.token_ids[max(0, b + len(before) - context) : b]]
+        logprobs_TV = reference_logits(lm.model, ids).log_softmax(-1)
+        width = b - a
+        expected = [-float(logprobs_TV[t - 1, ids[t]]) for t in range(len(ids) - width, len(ids))]
+        assert row == pytest.approx(expected, abs=1e-4)
+
+
+def test_token_losses_behind_a_prefix_that_fills_the_context_are_nan(tiny_gpt2_folder):
+    lm = load(tiny_gpt2_folder)
+    tokens = lm.tokenize(TEXTS[0])
+    long = "much " * 600
+    fitting = LossRequest(prefix="", tokens=tokens, first=0, last=3)
+    filled = LossRequest(prefix=long, tokens=tokens, first=0, last=3)
+    found = lm.token_losses([fitting, filled])
+    assert all(math.isnan(loss) for loss in found[1])
+    assert found[0] == pytest.approx(lm.token_losses([fitting])[0], abs=1e-5)
+
+
 def test_token_losses_of_nothing_are_empty(lm):
     tokens = lm.tokenize(TEXTS[0])
     assert lm.token_losses([]) == []
@@ -157,6 +187,7 @@ def test_start_probabilities_every_position_equals_one_forward_each(lm):
 def test_start_probabilities_are_given_for_the_places_alone(lm, way, places):
     tokens = [lm.tokenize(text) for text in TEXTS]
     everywhere = read(lm, tokens).start_probabilities
+    assert lm.is_packed
     other = HFLanguageModel(lm.model, lm.tokenizer)
     other.__dict__ |= {"is_packed": way == "packed", "takes_mask": way != "copied"}
     found = other.read(PROMPT, tokens, places).start_probabilities
@@ -212,6 +243,23 @@ def test_continuations_greedy_equal_decoding_without_cache(continuing_lm, stop):
     found = read(lm, tokens).continuations(requests, settings)
     assert as_pairs(found[::2]) == expected
     assert as_pairs(found[1::2]) == expected  # same position and opening, another seed
+
+
+@pytest.mark.parametrize("token_budget", [200, 100_000])
+def test_continuations_of_texts_of_very_unlike_length_equal_decoding_without_cache(
+    lm, token_budget
+):
+    # Read in several passes, the later ones far wider than the first.
+    texts = [TEXTS[2], TEXTS[0], " ".join(TEXTS), " ".join(TEXTS * 3)]
+    tokens = [lm.tokenize(text) for text in texts]
+    other = HFLanguageModel(lm.model, lm.tokenizer, token_budget)
+    requests = [
+        ContinuationRequest(document_index=d, token_index=i, start="[Calculator(", seed=0)
+        for d, text in enumerate(tokens)
+        for i in (1, len(text.token_ids) // 2, len(text.token_ids))
+    ]
+    expected = [reference_continuation(lm, tokens[r.document_index], r, GREEDY) for r in requests]
+    assert as_pairs(read(other, tokens).continuations(requests, GREEDY)) == expected
 
 
 def test_continuations_greedy_close_and_end_open(calling_llama_folder):
