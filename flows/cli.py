@@ -182,17 +182,18 @@ def calibrate(
     from flows.show import print_calibration
     from toolformer_core.overrides import dump_yaml
 
+    if out and not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: no folder {out.parent}; make it first")
     runtime = _runtime(settings.home() / "calibrate", device, proposer)
     config = _config(preset_name, config_file, assignments, corpus, tools, model)
     config = name_proposer(config, runtime)
     settings.show_progress()
     check_inputs(config, runtime, annotate_only=True)
     report, calibrated = run_calibrate(config, documents, target, runtime)
+    _print_json(report) if as_json else print_calibration(report)
     if out:
         out.write_text(dump_yaml(calibrated.model_dump(mode="json")), encoding="utf-8")
-    _print_json(report) if as_json else print_calibration(report)
-    if out and not as_json:
-        typer.echo(f"settings {out}: toolformer annotate --config {out} --out DIR")
+        typer.echo(f"settings: toolformer annotate --config {out} --out DIR", err=True)
 
 
 @app.command()
@@ -318,7 +319,9 @@ def _config(
     config = _read_config(config_file) if config_file else preset(preset_name)
     content = config.model_dump(mode="json")
     if corpus:
-        content["corpus"] |= {"sources": corpus, "max_documents": None, "sample_seed": None}
+        content["corpus"]["sources"] = corpus
+    if corpus and not config_file:
+        content["corpus"] |= {"max_documents": None, "sample_seed": None}
     if tools:
         content["tools"]["enabled"] = _names(tools)
     if model:
@@ -379,6 +382,7 @@ def _print_json(value: Any) -> None:  # Any: anything JSON can hold
 
 def main() -> None:
     """Run the command line; errors of ours become one line and an exit code."""
+    sys.path.append(str(Path.cwd()))  # a heuristic of the user's own may lie here
     try:
         app()
     except ZeroYieldError as error:

@@ -10,7 +10,8 @@ from tasks.publish import load_stage
 from tasks.report import report_stage
 from tasks.resources import ToolRef
 from tasks.sample import sample_shard
-from toolformer_core.config import PipelineConfig, Runtime, for_tool
+from toolformer_core.config import PipelineConfig, Runtime, for_tool, resolved
+from toolformer_core.heuristics import heuristic_digest
 from toolformer_core.models import ModelRef
 
 
@@ -26,12 +27,14 @@ def sample(
     shards = [{"documents": shard} for shard in load_stage(documents).shards]
     manifests = []
     for tool in tools:
+        own = for_tool(config, tool.name)
         settings = {
             "tool": tool,
             "model": model,
             "proposer": config.proposer,
-            "config": for_tool(config, tool.name),
+            "config": own,
             "num_scored_tokens": config.score.num_scored_tokens,
+            "heuristic_digest": heuristic_digest(resolved(own.document_heuristic)),
         }
         manifests.append(
             map_stage(

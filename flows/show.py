@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tasks.diagnosis import diagnose
 from tasks.evaluate import score_shards
-from tasks.index import diagnose, funnel
+from tasks.index import funnel
 from tasks.publish import read_run
 from tasks.report import INDEX, PAGE
 from toolformer_core.explain import Explanation
@@ -173,14 +174,19 @@ def print_calibration(report: Mapping[str, Any]) -> None:
         )
     for tool in report["tools"]:
         if "settings" not in tool:
-            print_plain(
-                f"{tool['tool']}: {tool['num_with_result']} of {tool['num_calls']} calls on "
-                f"{tool['num_documents']} documents had a result, too few to judge; pass more "
-                "--documents, or a corpus that this tool can help with"
-            )
+            _print_not_calibrated(tool)
     print_plain(
         f"{report['corpus_documents']:,} documents in all: {report['hours']:.2f} hours on this "
         f"device, {report['megabytes']:.1f} megabytes of candidate calls"
+    )
+
+
+def _print_not_calibrated(tool: Mapping[str, Any]) -> None:  # Any: figures
+    print_plain(
+        f"{tool['tool']}: not calibrated. Of {tool['num_calls']} calls on {tool['num_documents']} "
+        f"documents {tool['num_with_result']} had a result, and too few that can be judged reach "
+        f"tau_f {tool['lowest_threshold']:g}; pass more --documents or other texts, or lower "
+        "filter.threshold_sweep"
     )
 
 

@@ -15,6 +15,7 @@ from toolformer_core.config import (
     pruning_threshold,
 )
 from toolformer_core.corpus import read_corpus
+from toolformer_core.fingerprint import fingerprint
 from toolformer_core.models import ModelRef
 from toolformer_core.records import Document, digest
 from toolformer_core.shards import ShardRef, read_shard, write_shard
@@ -31,7 +32,7 @@ def draw_documents(
     drawn = heapq.nsmallest(
         num_documents, documents, key=lambda document: digest(seed, document.document_id)
     )
-    path = folder / "documents.parquet"
+    path = folder / f"{fingerprint(config, num_documents, seed)}.parquet"
     return write_shard(drawn, Document, path, shard_index=0, counts={}), counts["documents"]
 
 

@@ -38,6 +38,7 @@ _LINES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _STEPS = ("calls", "parsed", "executed", "scored", "kept")
 _NUM_BINS = 30
+_GAP = 0.3  # between the losses of tokens and their sums
 _LOG_SCALE_FROM = 100  # a tall bar of useless calls would hide the few kept ones
 
 Row = Mapping[str, Any]  # Any: DuckDB values
@@ -174,7 +175,7 @@ def _explained(index_path: Path, tool: str) -> Iterator[tuple[str, Explanation]]
         rows = index.select(
             index_path,
             "SELECT * FROM candidates WHERE tool = ? AND kept = ? AND isfinite(loss_reduction) "
-            "AND loss_with_empty_result IS NOT NULL "
+            "AND filtering_threshold IS NOT NULL "
             "ORDER BY loss_reduction DESC, candidate_id LIMIT 1",
             [tool, fate == "kept"],
         )
@@ -193,31 +194,18 @@ def _explanation_figure(explained: Explanation) -> Figure:
         f"{explained.filtering_threshold:g}, {verdict}",
     )
     tokens = explained.tokens
-    rows: list[list[float | None]] = [
-        [*(token.nll_without_call for token in tokens), explained.loss_without_call],
-        [*(token.nll_with_empty_result for token in tokens), explained.loss_with_empty_result],
-        [*(token.nll_with_result for token in tokens), explained.loss_with_result],
-    ]
-    highest = max(value or 0.0 for row in rows for value in row) or 1.0
-    for y, row in enumerate(rows):
-        for x, value in enumerate(row):
-            # The sums stand apart from the tokens that they are made of.
-            left = x + (0.3 if x == len(tokens) else 0.0)
-            shade = 1 - 0.75 * (value or 0.0) / highest
-            axes.add_patch(Rectangle((left, y), 1, 1, facecolor=str(shade), edgecolor=_INK))
-            axes.text(
-                left + 0.5,
-                y + 0.5,
-                _loss(value),
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if shade < 0.5 else _INK,
-            )
+    _draw_losses(
+        axes,
+        [
+            [*(t.nll_without_call for t in tokens), explained.loss_without_call],
+            [*(t.nll_with_empty_result for t in tokens), explained.loss_with_empty_result],
+            [*(t.nll_with_result for t in tokens), explained.loss_with_result],
+        ],
+    )
     labels = [f"{_token_label(token.text)}\n{token.weight:.2f}" for token in tokens]
-    axes.set_xlim(0, len(tokens) + 1.3)
+    ticks = [*(x + 0.5 for x in range(len(tokens))), len(tokens) + _GAP + 0.5]
+    axes.set_xlim(0, len(tokens) + _GAP + 1)
     axes.set_ylim(3, 0)
-    ticks = [*(x + 0.5 for x in range(len(tokens))), len(tokens) + 0.8]
     axes.set_xticks(ticks, [*labels, "weighted\nnats"], fontsize=8)
     axes.set_yticks([0.5, 1.5, 2.5], ["no call", "empty result", "with result"])
     axes.tick_params(length=0)
@@ -226,13 +214,28 @@ def _explanation_figure(explained: Explanation) -> Figure:
     return figure
 
 
+def _draw_losses(axes: Axes, rows: Sequence[Sequence[float | None]]) -> None:
+    """One cell per loss, darker where it is larger; the last column stands apart."""
+    highest = max(value or 0.0 for row in rows for value in row) or 1.0
+    for y, row in enumerate(rows):
+        for x, value in enumerate(row):
+            left = x + (_GAP if x == len(row) - 1 else 0.0)
+            shade = 1 - 0.75 * (value or 0.0) / highest
+            axes.add_patch(Rectangle((left, y), 1, 1, facecolor=str(shade), edgecolor=_INK))
+            axes.text(
+                left + 0.5,
+                y + 0.5,
+                "-" if value is None else f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if shade < 0.5 else _INK,
+            )
+
+
 def _token_label(text: str) -> str:
     label = ascii(text)
     return label if len(label) <= 10 else f"{label[:8]}.."
-
-
-def _loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _kept_figure(sweep: Mapping[str, Sequence[Row]]) -> Figure:

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from tasks import index
+from tasks.diagnosis import diagnose
 from tasks.figures import figures, inline_svg
 from toolformer_core.config import PipelineConfig, pruning_threshold
 from toolformer_core.records import Outcome
@@ -56,7 +57,7 @@ def render_page(
         corpus=_corpus_counts(index_path),
         quarantined=_quarantined(index_path),
         settings=settings,
-        diagnosis=index.diagnose(index_path),
+        diagnosis=diagnose(index_path),
     )
 
 

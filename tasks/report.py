@@ -7,7 +7,8 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from tasks._policies import effect_task
-from tasks.index import build_index, diagnose, examples, funnel
+from tasks.diagnosis import diagnose
+from tasks.index import build_index, examples, funnel
 from tasks.page import render_page
 from tasks.publish import record_run
 from toolformer_core.config import PipelineConfig

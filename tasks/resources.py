@@ -40,15 +40,20 @@ def get_model(ref: ModelRef, device: str, token_budget: int) -> HFLanguageModel:
 
 def get_annotator(ref: ModelRef, proposer: ProposerConfig, runtime: Runtime) -> LanguageModel:
     """What reads, continues and scores texts: the base model, or a server that proposes for it."""
-    local = get_model(ref, runtime.device, runtime.token_budget)
     if proposer.model is None:
-        return local
-    if runtime.proposer_url is None:
-        raise ConfigError(f"proposer.model {proposer.model}: no address; pass --proposer URL")
+        return get_model(ref, runtime.device, runtime.token_budget)
+    return _served(ref, proposer, runtime)
+
+
+@functools.lru_cache(maxsize=2)
+def _served(ref: ModelRef, proposer: ProposerConfig, runtime: Runtime) -> LanguageModel:
     # Here, because few runs need the client's package.
     from toolformer_core.completions import CompletionsClient
     from toolformer_core.served_lm import ServedLanguageModel
 
+    if runtime.proposer_url is None or proposer.model is None:
+        raise ConfigError(f"proposer.model {proposer.model}: no address; pass --proposer URL")
+    local = get_model(ref, runtime.device, runtime.token_budget)
     client = CompletionsClient(runtime.proposer_url, proposer.model)
     return ServedLanguageModel(client, local, proposer, runtime.proposer_requests)
 

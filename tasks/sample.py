@@ -20,10 +20,15 @@ def sample_shard(
     proposer: ProposerConfig,
     config: SampleConfig,
     num_scored_tokens: int,
+    heuristic_digest: str,
     folder: Path,
     runtime: Runtime,
 ) -> ShardRef:
-    """Sample calls to one tool for every document of the shard."""
+    """Sample calls to one tool for every document of the shard.
+
+    The digest changes nothing but the cache key: a heuristic of the user's own is known by its
+    source.
+    """
     calls, counts = sample_calls(
         read_shard(documents, Document),
         get_annotator(model, proposer, runtime),

@@ -89,7 +89,10 @@ def track_losses(parent: str | None, index: Path, config: PipelineConfig, runtim
         for loss in ("loss_reduction", "loss_without_call", "loss_with_result")
         for q in _QUANTILES
     )
-    names, rows = query(index, f"SELECT tool, {columns} FROM scored_calls GROUP BY tool")
+    names, rows = query(
+        index,
+        f"SELECT tool, {columns} FROM candidates WHERE loss_with_result IS NOT NULL GROUP BY tool",
+    )
     for row in rows:
         values = dict(zip(names, row, strict=True))
         tool = values.pop("tool")

@@ -28,6 +28,8 @@ CREATE MACRO beats(loss, control) AS control IS NULL OR (NOT isnan(control) AND 
 
 -- One row per sampled call, joined through all stages. A call that its stage has not decided yet
 -- (an interrupted run) is not kept, with the reason "undecided": the funnel still adds up.
+-- loss_reduction is null where the call could not be kept at any threshold of the run and one of
+-- its losses was not measured; loss_reduction_at_most then bounds it.
 CREATE VIEW candidates AS
 SELECT
     proposed.candidate_id,
@@ -47,7 +49,9 @@ SELECT
     scored.loss_with_result,
     scored.loss_with_wrong_result,
     scored.loss_with_shuffled_result,
-    scored.loss_reduction,
+    CASE WHEN scored.loss_with_empty_result IS NOT NULL THEN scored.loss_reduction END
+        AS loss_reduction,
+    scored.loss_reduction AS loss_reduction_at_most,
     scored.scored_tokens,
     proposed.token_losses_without_call,
     scored.token_losses_with_empty_result,
@@ -85,7 +89,7 @@ counted AS (
         count(*) AS calls,
         count(*) FILTER (reason IS NULL OR reason NOT IN ('not_closed', 'malformed')) AS parsed,
         count(*) FILTER (outcome = 'ok') AS executed,
-        count(*) FILTER (loss_reduction IS NOT NULL) AS scored,
+        count(*) FILTER (loss_reduction_at_most IS NOT NULL) AS scored,
         count(*) FILTER (kept) AS kept,
         count(*) FILTER (kept AND is_right IS NOT NULL) AS checkable,
         count(*) FILTER (kept AND is_right) AS right_calls
@@ -129,14 +133,12 @@ COMMENT ON VIEW drops IS 'Dropped calls per tool and reason';
 
 -- Yield at every threshold, from the stored losses. Each call is put once at the highest
 -- threshold that it reaches, then the bins are summed from above: no join of calls by thresholds.
--- Left out at every threshold: calls that do not beat their control, and calls of which only an
--- upper bound of loss_reduction was measured (below prune_below).
+-- Left out at every threshold: calls that do not beat their control.
 CREATE VIEW threshold_sweep AS
 WITH finite AS (
     SELECT tool, loss_reduction, is_right
     FROM candidates
     WHERE isfinite(loss_reduction) AND reason IS DISTINCT FROM 'not_finite'
-        AND loss_with_empty_result IS NOT NULL
         AND beats(loss_with_result, loss_with_wrong_result)
         AND beats(loss_with_result, loss_with_shuffled_result)
 ),

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
-from toolformer_core.config import PipelineConfig
+from toolformer_core.config import PipelineConfig, resolved
 from toolformer_core.records import Document
 from toolformer_core.trials import EVERYTHING, Annotator, Trial, Tried
 
@@ -75,10 +75,11 @@ class ToolCalibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotCalibrated:
-    """A tool of which too few calls could be judged."""
+    """A tool of which too few calls that reach the lowest threshold could be judged."""
 
     tool: str
     num_documents: int
+    lowest_threshold: float
     num_calls: int
     num_with_result: int
 
@@ -113,16 +114,21 @@ def choose_threshold(
 
 def _judged(trials: Sequence[Trial], basis: Basis, threshold: float) -> tuple[int, int]:
     """How many of the calls kept at the threshold can be judged, and how many are good."""
-    kept = [t for t in trials if _reaches(t.loss_reduction, threshold)]
+    kept = [t for t in trials if is_kept(t, threshold)]
     if basis is Basis.RIGHT_RESULTS:
         verdicts = [t.is_right for t in kept if t.is_right is not None]
         return len(verdicts), sum(verdicts)
-    by_chance = sum(_reaches(t.wrong_result_reduction, threshold) for t in trials)
-    return len(kept), max(0, len(kept) - by_chance)
+    num_judged = sum(t.wrong_result_reduction is not None for t in kept)
+    by_chance = sum((t.wrong_result_reduction or -math.inf) >= threshold for t in trials)
+    return num_judged, max(0, num_judged - by_chance)
 
 
-def _reaches(reduction: float | None, threshold: float) -> bool:
-    return reduction is not None and math.isfinite(reduction) and reduction >= threshold
+def is_kept(trial: Trial, threshold: float) -> bool:
+    """Whether a run with this threshold would keep the call."""
+    reduction = trial.loss_reduction
+    if reduction is None or not math.isfinite(reduction):
+        return False
+    return reduction >= threshold and trial.passes_controls
 
 
 def _basis(trials: Sequence[Trial], lowest_threshold: float) -> Basis:
@@ -131,9 +137,14 @@ def _basis(trials: Sequence[Trial], lowest_threshold: float) -> Basis:
     return Basis.RIGHT_RESULTS if num_judged >= MIN_JUDGED else Basis.WRONG_RESULTS
 
 
-def choose_sampling(trials: Sequence[Trial], filtering_threshold: float) -> ToolSettings:
-    """The fewest samples that keep `RETAINED` of the calls that all samples keep."""
-    kept = [t for t in trials if _reaches(t.loss_reduction, filtering_threshold)]
+def choose_sampling(
+    trials: Sequence[Trial], filtering_threshold: float, tried_above: float = 0.0
+) -> ToolSettings:
+    """The fewest samples that keep `RETAINED` of the calls that all samples keep.
+
+    `tried_above` is the sampling threshold of the trials: below it nothing is known.
+    """
+    kept = [t for t in trials if is_kept(t, filtering_threshold)]
     counts = itertools.product(
         range(1, 2 + max(t.position_rank for t in trials)),
         range(1, 2 + max(t.sample_index for t in trials)),
@@ -146,7 +157,7 @@ def choose_sampling(trials: Sequence[Trial], filtering_threshold: float) -> Tool
     k, m = min(enough, key=lambda pair: (pair[0] * pair[1], pair))
     left = [t for t in kept if t.position_rank < k and t.sample_index < m]
     return ToolSettings(
-        sampling_threshold=_below(min(t.start_probability for t in left)),
+        sampling_threshold=max(tried_above, _below(min(t.start_probability for t in left))),
         max_positions=k,
         samples_per_position=m,
         filtering_threshold=filtering_threshold,
@@ -185,7 +196,7 @@ def predict(
         + tried.seconds_sampling * share_sampled
         + tried.seconds_scoring * share_scored
     )
-    kept = sum(_reaches(t.loss_reduction, settings.filtering_threshold) for t in sampled)
+    kept = sum(is_kept(t, settings.filtering_threshold) for t in sampled)
     return Yield(
         kept=kept / tried.num_documents,
         judged=num_judged / tried.num_documents,
@@ -214,7 +225,11 @@ def calibrate_tool(
     """
     half = len(documents) // 2
     fit, check = documents[:half], documents[half : 2 * half]
-    generous = annotator.measure_everything()
+    generous = replace(
+        annotator,
+        sample=annotator.sample.model_copy(update={"prune_below": None}),
+        measures_everything=True,
+    )
     tried = generous.run(fit)
     basis = _basis(tried.trials, lowest_threshold)
     chosen = choose_threshold(tried.trials, basis, target, lowest_threshold)
@@ -222,30 +237,39 @@ def calibrate_tool(
         return NotCalibrated(
             tool=annotator.tool.name,
             num_documents=half,
+            lowest_threshold=lowest_threshold,
             num_calls=len(tried.trials),
             num_with_result=sum(t.loss_with_result is not None for t in tried.trials),
         )
     threshold, reaches_target = chosen
-    settings = choose_sampling(tried.trials, threshold)
-    prune_below = min(lowest_threshold, threshold)
-    sparing = _with_settings(annotator, settings, prune_below)
-    checked = sparing.run(check)
-    # Wrong results are not measured of calls that are pruned.
-    is_pruned = basis is Basis.WRONG_RESULTS
-    judged = sparing.measure_everything().run(check) if is_pruned else checked
+    tried_above = resolved(annotator.sample.sampling_threshold)
+    settings = choose_sampling(tried.trials, threshold, tried_above)
+    num_controls = len(annotator.score.controls)
+    sparing = _with_settings(annotator, settings, lowest_threshold)
     return ToolCalibration(
         tool=annotator.tool.name,
         settings=settings,
         basis=basis,
         reaches_target=reaches_target,
         num_documents=half,
-        predicted=predict(tried, settings, basis, prune_below, len(annotator.score.controls)),
-        held_out=replace(
-            predict(judged, settings, basis, EVERYTHING),
-            seconds=(checked.seconds_reading + checked.seconds_sampling + checked.seconds_scoring)
-            / half,
-            num_bytes=checked.num_bytes / half,
-        ),
+        predicted=predict(tried, settings, basis, lowest_threshold, num_controls),
+        held_out=_run(sparing, check, settings, basis),
+    )
+
+
+def _run(
+    annotator: Annotator, documents: Sequence[Document], settings: ToolSettings, basis: Basis
+) -> Yield:
+    """What a run with these settings gives and costs."""
+    tried = annotator.run(documents)
+    judged = tried
+    if basis is Basis.WRONG_RESULTS:  # which a run measures of few calls, if at all
+        judged = replace(annotator, measures_everything=True).run(documents)
+    seconds = tried.seconds_reading + tried.seconds_sampling + tried.seconds_scoring
+    return replace(
+        predict(judged, settings, basis, EVERYTHING),
+        seconds=seconds / len(documents),
+        num_bytes=tried.num_bytes / len(documents),
     )
 
 

@@ -141,7 +141,9 @@ class SampleConfig(Settings):
         default=0.05, description="tau_s: keep positions with p(<API>) above it (Appendix A)."
     )
     max_positions: PerTool[Count] = Field(
-        default=5, description="k: most positions per document (Appendix A)."
+        default=5,
+        description="k: most positions per document (Appendix A), or per window of one that is "
+        "longer than the model's context.",
     )
     samples_per_position: PerTool[Count] = Field(
         default=5, description="m: calls sampled at each position (Appendix A)."
@@ -210,7 +212,7 @@ class ScoreConfig(Settings):
 
 
 class FilterConfig(Settings):
-    """Step 3b, the decision; changing it costs nothing."""
+    """Step 3b, the decision; it costs no forward pass, but below `prune_below` nothing is known."""
 
     filtering_threshold: PerTool[Nats] = Field(
         default=1.0, description="tau_f in nats: keep if L- minus L+ is at least this."
@@ -362,6 +364,12 @@ def per_tool(value: PerTool[Value], tool: str, name: str) -> Value:
     return value[tool] if tool in value else value["default"]
 
 
+def resolved(value: PerTool[Value]) -> Value:
+    """A per-tool setting that for_tool has made the value of one tool."""
+    assert not isinstance(value, dict), "resolve the settings with for_tool first"
+    return value
+
+
 def for_tool(config: PipelineConfig, tool: str) -> SampleConfig:
     """The sampling settings with every number resolved for one tool."""
     names = (
@@ -370,9 +378,9 @@ def for_tool(config: PipelineConfig, tool: str) -> SampleConfig:
         "samples_per_position",
         "document_heuristic",
     )
-    resolved = {name: per_tool(getattr(config.sample, name), tool, name) for name in names}
+    values = {name: per_tool(getattr(config.sample, name), tool, name) for name in names}
     return config.sample.model_copy(
-        update={**resolved, "prune_below": pruning_threshold(config, tool)}
+        update={**values, "prune_below": pruning_threshold(config, tool)}
     )
 
 

@@ -1,7 +1,8 @@
 """Why one call is kept or dropped: its losses token by token (paper, section 2).
 
-The losses are measured by the same function as in a run, so an explanation cannot differ from it;
-an explanation of a stored candidate is made from its row and costs no forward pass.
+The losses are measured by the function that measures them in a run; an explanation of a stored
+candidate is made from its row and costs no forward pass. Left out: the windows that a run cuts a
+long document into, and the control with another call's result.
 """
 
 import itertools
@@ -62,27 +63,12 @@ def explain_call(  # noqa: PLR0913  # a call, where it stands, and how it is jud
 
     Raises: ConfigError if no token starts there.
     """
-    argument, result = call
     tokens = lm.tokenize(document.text)
     at = _token_index(tokens, char_offset)
     last = min(at + config.num_scored_tokens, len(tokens.token_ids))
     plain = lm.token_losses([LossRequest(prefix="", tokens=tokens, first=at, last=last)])[0]
-    executed = ExecutedCall(
-        candidate_id=digest(document.document_id, at, tool.name, argument, 0),
-        document_id=document.document_id,
-        tool=tool.name,
-        char_offset=tokens.char_offsets[at],
-        token_index=at,
-        window_start=0,
-        window_end=len(tokens.token_ids),
-        argument=argument,
-        loss_without_call=weighted_loss(plain, config.num_scored_tokens),
-        tool_version=tool.version,
-        outcome=Outcome.OK,
-        outcome_reason="",
-        result=result,
-        latency_seconds=0.0,
-    )
+    loss = weighted_loss(plain, config.num_scored_tokens)
+    executed = _executed(document, tokens, at, tool, call, loss)
     everything = -math.inf  # measure all losses, whatever they are
     [scored] = score_calls(
         [executed], {document.document_id: document}, lm, tool, config, prune_below=everything
@@ -97,6 +83,34 @@ def explain_call(  # noqa: PLR0913  # a call, where it stands, and how it is jud
             "filtering_threshold": filtering_threshold,
         },
         config.num_scored_tokens,
+    )
+
+
+def _executed(
+    document: Document,
+    tokens: TokenizedText,
+    at: int,
+    tool: Tool,
+    call: tuple[str, str],
+    loss_without_call: float,
+) -> ExecutedCall:
+    """The call as a run would have executed it."""
+    argument, result = call
+    return ExecutedCall(
+        candidate_id=digest(document.document_id, at, tool.name, argument, 0),
+        document_id=document.document_id,
+        tool=tool.name,
+        char_offset=tokens.char_offsets[at],
+        token_index=at,
+        window_start=0,
+        window_end=len(tokens.token_ids),
+        argument=argument,
+        loss_without_call=loss_without_call,
+        tool_version=tool.version,
+        outcome=Outcome.OK,
+        outcome_reason="",
+        result=result,
+        latency_seconds=0.0,
     )
 
 

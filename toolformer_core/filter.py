@@ -116,43 +116,64 @@ def score_calls(  # noqa: PLR0913  # the last two are optional and by name
     tokens = {name: lm.tokenize(documents[name].text) for name in sorted(needed)}
     scorer = _Scorer(tokens, lm, config)
     with_result = scorer.measure({k: call.result for k, call in enumerate(calls)}, calls)
-    bounds = {k: calls[k].loss_without_call - with_result[k].loss for k in with_result}
     # A bound that is not a number is not small: such a call goes on and is dropped as not finite.
-    open_ = [k for k, bound in bounds.items() if not bound < prune_below]
+    open_ = [
+        k
+        for k, call in enumerate(calls)
+        if not call.loss_without_call - with_result[k].loss < prune_below
+    ]
     with_empty = scorer.measure(dict.fromkeys(open_, ""), calls)
-    margins = bounds | {
-        k: loss_reduction(calls[k].loss_without_call, with_empty[k].loss, with_result[k].loss)
-        for k in open_
+    margins = {
+        k: loss_reduction(call.loss_without_call, with_empty[k].loss, with_result[k].loss)
+        if k in with_empty
+        else call.loss_without_call - with_result[k].loss
+        for k, call in enumerate(calls)
     }
     ahead = [k for k in open_ if not margins[k] < prune_below]
-    controls = {"wrong_result": dict[int, float](), "shuffled_result": dict[int, float]()}
-    for control in config.controls:
-        found = scorer.measure(_control_results(control, ahead, calls, result_pool), calls)
-        controls[control] = {k: measured.loss for k, measured in found.items()}
+    controls = {
+        control: scorer.measure(_control_results(control, ahead, calls, result_pool), calls)
+        for control in config.controls
+    }
     return [
-        ScoredCall(
-            candidate_id=call.candidate_id,
-            document_id=call.document_id,
-            tool=call.tool,
-            char_offset=call.char_offset,
-            token_index=call.token_index,
-            argument=call.argument,
-            result=call.result,
-            loss_without_call=call.loss_without_call,
-            loss_with_empty_result=with_empty[k].loss if k in with_empty else None,
-            loss_with_result=with_result[k].loss,
-            loss_with_wrong_result=controls["wrong_result"].get(k),
-            loss_with_shuffled_result=controls["shuffled_result"].get(k),
-            loss_reduction=margins[k],
-            scored_tokens=scorer.scored_tokens(call),
-            token_losses_with_empty_result=with_empty[k].token_losses if k in with_empty else (),
-            token_losses_with_result=with_result[k].token_losses,
-            is_right=tool.is_right(
-                call.result, documents[call.document_id].text[call.char_offset :]
-            ),
+        _scored(
+            call,
+            scorer.scored_tokens(call),
+            (with_empty.get(k), with_result[k], margins[k]),
+            {name: found[k].loss for name, found in controls.items() if k in found},
+            tool.is_right(call.result, documents[call.document_id].text[call.char_offset :]),
         )
         for k, call in enumerate(calls)
     ]
+
+
+def _scored(
+    call: ExecutedCall,
+    scored_tokens: tuple[str, ...],
+    losses: tuple[_Measured | None, _Measured, float],
+    controls: Mapping[Control, float],
+    is_right: bool | None,
+) -> ScoredCall:
+    """The record of a call; losses are with empty result, with result, and the reduction."""
+    with_empty, with_result, reduction = losses
+    return ScoredCall(
+        candidate_id=call.candidate_id,
+        document_id=call.document_id,
+        tool=call.tool,
+        char_offset=call.char_offset,
+        token_index=call.token_index,
+        argument=call.argument,
+        result=call.result,
+        loss_without_call=call.loss_without_call,
+        loss_with_empty_result=with_empty.loss if with_empty else None,
+        loss_with_result=with_result.loss,
+        loss_with_wrong_result=controls.get("wrong_result"),
+        loss_with_shuffled_result=controls.get("shuffled_result"),
+        loss_reduction=reduction,
+        scored_tokens=scored_tokens,
+        token_losses_with_empty_result=with_empty.token_losses if with_empty else (),
+        token_losses_with_result=with_result.token_losses,
+        is_right=is_right,
+    )
 
 
 def result_pool(executed: Iterable[ExecutedCall]) -> tuple[str, ...]:
@@ -228,13 +249,21 @@ def _drop_reason(call: ScoredCall, threshold: float) -> DropReason | None:
         return DropReason.NOT_FINITE
     if call.loss_reduction < threshold:
         return DropReason.BELOW_THRESHOLD
-    if not _beats(call.loss_with_result, call.loss_with_wrong_result):
+    if not beats_control(call, "wrong_result"):
         return DropReason.WRONG_RESULT
-    if not _beats(call.loss_with_result, call.loss_with_shuffled_result):
+    if not beats_control(call, "shuffled_result"):
         return DropReason.SHUFFLED_RESULT
     return None
 
 
-def _beats(loss: float, control: float | None) -> bool:
-    """Whether the loss is lower than the control's; a control that was not measured is beaten."""
-    return control is None or loss < control
+def beats_control(call: ScoredCall, control: Control) -> bool:
+    """Whether a call helps more than its control; one that was not measured is beaten.
+
+    None is measured where there is no other result, or none in another order.
+    """
+    losses = {
+        "wrong_result": call.loss_with_wrong_result,
+        "shuffled_result": call.loss_with_shuffled_result,
+    }
+    loss = losses[control]
+    return loss is None or call.loss_with_result < loss

@@ -8,6 +8,7 @@ before a number ("phrase"); or merely three numbers, of which one document in a 
 
 import functools
 import importlib
+import inspect
 import itertools
 import re
 from collections.abc import Callable
@@ -55,6 +56,17 @@ def check_heuristic(spec: str) -> None:
     """
     if spec not in ("none", "paper"):
         _own(spec)
+
+
+def heuristic_digest(spec: str) -> str:
+    """What identifies the heuristic beside its name: the source of a user's own module."""
+    if spec in ("none", "paper"):
+        return ""
+    module = inspect.getmodule(_own(spec))
+    try:
+        return digest(inspect.getsource(module)) if module else ""
+    except OSError:  # it has no source: compiled, or made up while running
+        return ""
 
 
 @functools.lru_cache(maxsize=32)

@@ -13,6 +13,7 @@ import torch
 from transformers import DynamicCache
 
 from toolformer_core.hf_draw import Ending, draw
+from toolformer_core.hf_probe import Way
 from toolformer_core.hf_tree import Tree
 from toolformer_core.lm import (
     AnnotationPrompt,
@@ -25,7 +26,7 @@ from toolformer_core.lm import (
 if TYPE_CHECKING:
     from toolformer_core.hf_lm import HFLanguageModel
 
-_HEAD_CHUNK = 128  # positions whose vocabulary is summed at once
+HEAD_CHUNK = 128  # positions whose logits are held in float32 at a time
 _MAX_SLOTS = 32  # branches of a document at a time: more would look past more columns of others
 
 
@@ -53,7 +54,7 @@ class TreeReading:
         tail = lm.encode(prompt.tail)
         rows = [[*text.token_ids, *tail, *text.token_ids] for text in texts]
         self._offsets = [len(text.token_ids) + len(tail) for text in texts]
-        per_tree = len(texts) if lm.is_packed else 1
+        per_tree = len(texts) if lm.way is Way.PACKED else 1
         self._documents = [
             range(first, min(first + per_tree, len(texts)))
             for first in range(0, len(texts), max(per_tree, 1))
@@ -71,7 +72,7 @@ class TreeReading:
     ) -> Iterator[dict[int, float]]:
         """A tree over the next documents; yields p_i of each."""
         lm, longest = self._lm, max(map(len, rows))
-        tree = Tree(lm.model, len(rows), is_packed=lm.is_packed, head=self._head)
+        tree = Tree(lm.model, len(rows), is_packed=lm.way is Way.PACKED, head=self._head)
         first = len(self.start_probabilities)
         for batch in _consecutive([len(row) for row in rows], lm.token_budget):
             part = slice(batch.start, batch.stop)
@@ -223,24 +224,9 @@ class CopiedReading:
             for r in requests
         ]
         found: dict[int, Continuation] = {}
-        for batch in self._batches([len(row) for row in rows]):
+        for batch in self._lm.batches([len(row) for row in rows]):
             found |= self._decode(batch, [rows[k] for k in batch], requests, settings)
         return [found[k] for k in range(len(requests))]
-
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Rows to be decoded together; those of a recurrent model must not be padded."""
-        for batch in length_buckets(lengths, self._lm.token_budget):
-            if self._is_recurrent:
-                for _, equal in itertools.groupby(batch, key=lambda k: lengths[k]):
-                    yield list(equal)
-            else:
-                yield batch
-
-    @property
-    def _is_recurrent(self) -> bool:
-        """Whether the model keeps a state instead of keys and values, or beside them."""
-        layers = DynamicCache(config=self._lm.model.config).layers
-        return not all(hasattr(layer, "batch_select_indices") for layer in layers)
 
     def _decode(
         self,
@@ -253,8 +239,7 @@ class CopiedReading:
         ending = Ending(lm.tokenizer, settings)
         live = [_Branch(k, 0, random.Random(requests[k].seed)) for k in batch]
         ids_BT, mask_BT = lm.pad_left(rows)
-        # A recurrent model's state cannot lose rows: it reads all again for each token.
-        cache = None if self._is_recurrent else DynamicCache(config=lm.model.config)
+        cache = None if lm.way is Way.WHOLE else DynamicCache(config=lm.model.config)
         while True:
             output = lm.model(
                 input_ids=ids_BT,
@@ -287,7 +272,7 @@ def start_probabilities(logits_TV: torch.Tensor, start_ids: Sequence[int]) -> li
     """Probability of a call's start after each token, summed over all tokens that spell it."""
     starts = torch.tensor(start_ids, device=logits_TV.device)
     chunks = []
-    for chunk_TV in torch.split(logits_TV, _HEAD_CHUNK):
+    for chunk_TV in torch.split(logits_TV, HEAD_CHUNK):
         chunk_TV = chunk_TV.float()
         chunks.append((chunk_TV[:, starts] - chunk_TV.logsumexp(-1, keepdim=True)).exp().sum(-1))
     probabilities: list[float] = torch.cat(chunks).tolist()

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolformer_core.config import SampleConfig
+from toolformer_core.config import SampleConfig, resolved
 from toolformer_core.errors import ConfigError, NotationError
 from toolformer_core.heuristics import document_rule
 from toolformer_core.lm import (
@@ -103,7 +103,7 @@ def sample_calls(
     longest = _longest_window(lm, tool, config)
     for document in documents:
         counts["documents"] += 1
-        rule = document_rule(_text(config.document_heuristic), tool.name, document, config.seed)
+        rule = document_rule(resolved(config.document_heuristic), tool.name, document, config.seed)
         counts["documents_not_qualified" if rule is None else f"rule_{rule}"] += 1
         if rule is not None:
             found = _windows(document, lm, tool, longest, guard=config.look_ahead_guard)
@@ -203,11 +203,10 @@ def insertion_places(
 
 def choose_positions(probabilities: Mapping[int, float], config: SampleConfig) -> list[int]:
     """I: the likeliest places above tau_s, at most max_positions, in text order."""
-    threshold = config.sampling_threshold
-    assert not isinstance(threshold, dict), "resolve the settings with config.for_tool first"
+    threshold = resolved(config.sampling_threshold)
     above = [i for i, probability in probabilities.items() if probability > threshold]
     likeliest = sorted(above, key=lambda i: (-probabilities[i], i))
-    return sorted(likeliest[: _scalar(config.max_positions)])
+    return sorted(likeliest[: resolved(config.max_positions)])
 
 
 def _positions(
@@ -252,7 +251,7 @@ def _sample_positions(
     """All samples of the positions, in text order, each with the index of its window."""
     # Once its name is written, a call without an argument leaves nothing to sample.
     is_spelled_out = config.force_tool_name and not tool.takes_argument
-    num_samples = 1 if is_spelled_out else _scalar(config.samples_per_position)
+    num_samples = 1 if is_spelled_out else resolved(config.samples_per_position)
     wanted = [(p, m) for p in positions for m in range(num_samples)]
     requests = [_request(position, m, tool, config) for position, m in wanted]
     settings = SamplingSettings(
@@ -338,15 +337,3 @@ def _parse(text: str, tool: Tool) -> tuple[str, DropReason | None]:
     if call.tool != tool.name or call.result is not None:
         return text, DropReason.MALFORMED
     return call.argument.strip(), None
-
-
-def _scalar(value: float | dict[str, float] | dict[str, int]) -> int:
-    """A per-tool count that for_tool has resolved."""
-    assert isinstance(value, int), "resolve the settings with config.for_tool first"
-    return value
-
-
-def _text(value: str | dict[str, str]) -> str:
-    """A per-tool name that for_tool has resolved."""
-    assert isinstance(value, str), "resolve the settings with config.for_tool first"
-    return value

@@ -4,12 +4,12 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig
+from toolformer_core.config import Control, ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.execute import execute_calls
-from toolformer_core.filter import result_pool, score_calls
+from toolformer_core.filter import beats_control, result_pool, score_calls
 from toolformer_core.lm import (
     AnnotationPrompt,
     Continuation,
@@ -22,7 +22,7 @@ from toolformer_core.lm import (
 )
 from toolformer_core.losses import loss_reduction
 from toolformer_core.records import Document, ExecutedCall, ProposedCall, ScoredCall
-from toolformer_core.sample import sample_calls
+from toolformer_core.sample import annotation_prompt, sample_calls
 from toolformer_core.shards import stored_bytes
 from toolformer_core.tools.base import Tool
 
@@ -44,6 +44,7 @@ class Trial:
     loss_with_result: float | None = None
     loss_reduction: float | None = None
     wrong_result_reduction: float | None = None
+    passes_controls: bool = True  # those in force
     is_right: bool | None = None
 
 
@@ -68,19 +69,14 @@ class Annotator:
     sample: SampleConfig  # resolved for the tool
     execute: ExecuteConfig
     score: ScoreConfig
-
-    def measure_everything(self) -> "Annotator":
-        """The same with nothing pruned and the control of a wrong result."""
-        return replace(
-            self,
-            sample=self.sample.model_copy(update={"prune_below": None}),
-            score=self.score.model_copy(update={"controls": ("wrong_result",)}),
-        )
+    measures_everything: bool = False
+    """Whether nothing is pruned and a wrong result is tried, be it in force as a control or not."""
 
     def run(self, documents: Sequence[Document]) -> Tried:
         """The documents annotated, with the time that it took."""
         by_id = {document.document_id: document for document in documents}
         timed = _TimedLM(self.lm)
+        self.lm.read(annotation_prompt(self.tool), [], [])  # what is done once is not timed
         started = time.perf_counter()
         proposed, _ = sample_calls(
             documents,
@@ -95,7 +91,7 @@ class Annotator:
         ended = time.perf_counter()
         return Tried(
             num_documents=len(documents),
-            trials=tuple(trials_of(proposed, scored)),
+            trials=tuple(trials_of(proposed, scored, self.score.controls)),
             seconds_reading=sampled - started - timed.seconds_continuing,
             seconds_sampling=timed.seconds_continuing,
             seconds_scoring=ended - sampled,
@@ -107,20 +103,27 @@ class Annotator:
     def _scored(
         self, executed: Sequence[ExecutedCall], documents: Mapping[str, Document]
     ) -> list[ScoredCall]:
-        lowest = self.sample.prune_below
+        measured = dict.fromkeys((*self.score.controls, "wrong_result"))
         return score_calls(
             executed,
             documents,
             self.lm,
             self.tool,
-            self.score,
-            prune_below=EVERYTHING if lowest is None else lowest,
+            self.score.model_copy(update={"controls": tuple(measured)})
+            if self.measures_everything
+            else self.score,
+            prune_below=EVERYTHING if self.measures_everything else self.sample.prune_below or 0.0,
             result_pool=result_pool(executed),
         )
 
 
-def trials_of(proposed: Sequence[ProposedCall], scored: Sequence[ScoredCall]) -> Iterator[Trial]:
-    """Every sampled call with the rank of its position and, where it has a result, its losses."""
+def trials_of(
+    proposed: Sequence[ProposedCall], scored: Sequence[ScoredCall], controls: Sequence[Control]
+) -> Iterator[Trial]:
+    """Every sampled call with the rank of its position and, where it has a result, its losses.
+
+    `controls` are those in force.
+    """
     places: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
     for call in proposed:
         window = places[call.document_id, call.window_start]
@@ -136,11 +139,13 @@ def trials_of(proposed: Sequence[ProposedCall], scored: Sequence[ScoredCall]) ->
             sample_index=call.sample_index,
             start_probability=call.start_probability,
             loss_without_call=call.loss_without_call,
-            **_scores(by_id.get(call.candidate_id)),
+            **_scores(by_id.get(call.candidate_id), controls),
         )
 
 
-def _scores(call: ScoredCall | None) -> dict[str, Any]:  # Any: numbers and a truth value
+def _scores(
+    call: ScoredCall | None, controls: Sequence[Control]
+) -> dict[str, Any]:  # Any: numbers and truth values
     if call is None:
         return {}
     wrong, empty = call.loss_with_wrong_result, call.loss_with_empty_result
@@ -151,6 +156,7 @@ def _scores(call: ScoredCall | None) -> dict[str, Any]:  # Any: numbers and a tr
         "loss_with_result": call.loss_with_result,
         "loss_reduction": call.loss_reduction,
         "wrong_result_reduction": reduction,
+        "passes_controls": all(beats_control(call, control) for control in controls),
         "is_right": call.is_right,
     }
 

@@ -13,6 +13,7 @@ from toolformer_core.augment import augment_documents, strip_calls
 from toolformer_core.config import AugmentConfig, ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import filter_calls, score_calls
+from toolformer_core.hf_probe import Way
 from toolformer_core.models import ModelRef, load_model
 from toolformer_core.records import DropReason
 from toolformer_core.sample import sample_calls
@@ -149,7 +150,7 @@ TEXTS = (
 
 
 def test_broken_logits_break_nothing_else(broken_lm):
-    assert broken_lm.is_packed  # broken logits are no reason for a slower way
+    assert broken_lm.way is Way.PACKED  # broken logits are no reason for a slower way
     documents = [document(text=text, document_id=text) for text in TEXTS]
     proposed, _, _ = annotate(broken_lm, documents)
     assert proposed

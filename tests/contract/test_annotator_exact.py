@@ -17,6 +17,7 @@ from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import filter_calls, score_calls
 from toolformer_core.hf_lm import HFLanguageModel
+from toolformer_core.hf_probe import Way
 from toolformer_core.models import ModelRef, load_model
 from toolformer_core.sample import sample_calls
 from toolformer_core.tools.calculator import Calculator
@@ -154,12 +155,11 @@ def test_annotator_any_token_budget_equals_the_reference(lm, reference, token_bu
     assert_equal(annotate(other, DOCUMENTS), reference)
 
 
-@pytest.mark.parametrize("way", ["packed", "masked", "copied"])
+@pytest.mark.parametrize("way", Way)
 def test_annotator_every_way_of_decoding_equals_the_reference(lm, reference, way):
-    assert lm.is_packed
+    assert lm.way is Way.PACKED
     other = HFLanguageModel(lm.model, lm.tokenizer, 400)
-    other.__dict__["is_packed"] = way == "packed"  # what probing the model would have found
-    other.__dict__["takes_mask"] = way != "copied"
+    other.__dict__["way"] = way  # what probing the model would have found
     assert_equal(annotate(other, DOCUMENTS), reference)
 
 
@@ -173,14 +173,20 @@ def test_annotator_any_order_and_sharding_equals_the_reference(lm, reference, se
 
 def test_annotator_smollm2_equals_the_reference(smollm2_folder):
     lm = load(smollm2_folder)
-    texts = ("She bought 34 apples and 57 pears, 91 pieces of fruit.",)
-    documents = [document(text=text, document_id=text) for text in texts]
-    config = CONFIG.model_copy(
-        update={"max_positions": 2, "samples_per_position": 2, "max_call_tokens": 12}
+    texts = (
+        "She bought 34 apples and 57 pears, 91 pieces of fruit.",
+        "Of 60 stamps Ann sold 24, so that 36 were left.",
     )
+    documents = [document(text=text, document_id=text) for text in texts]
+    config = CONFIG.model_copy(update={"max_call_tokens": 12, "look_ahead_guard": True})
     tool = Calculator()
     annotator = ReferenceAnnotator(lm, tool, config)
     expected = [call for text in documents for call in annotator.calls(text)]
     scored = annotate(lm, documents, config, tool)
-    assert expected
+    assert len(expected) >= 2
     assert_equal(scored, expected)
+    for threshold in (0.0, 0.25, 0.5):
+        assert min(abs(call.margin - threshold) for call in expected) > TOLERANCE
+        keys = {(call.document_id, call.argument) for call in expected if call.margin >= threshold}
+        chosen = [c for c in scored if c.candidate_id in kept(scored, threshold)]
+        assert {(call.document_id, call.argument) for call in chosen} == keys

@@ -1,7 +1,7 @@
 """Any causal model of transformers: which way it is decoded, and that the way is exact.
 
 Tiny random models of real architectures: packed attention; only a 4-D mask (soft caps, attention of
-their own); neither (distances counted in columns, recurrent).
+their own); neither (distances counted in columns, layers that look back a little); recurrent ones.
 """
 
 import logging
@@ -24,6 +24,7 @@ from tests.unit.test_hf_lm import (
     reference_losses,
 )
 from toolformer_core.hf_lm import HFLanguageModel
+from toolformer_core.hf_probe import Way
 
 GROUPED = {"intermediate_size": 64, "num_key_value_heads": 2}
 ARCHITECTURES = {
@@ -35,7 +36,9 @@ ARCHITECTURES = {
     "gptj": ("masked", {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}),
     "bloom": ("copied", {"n_head": 4, "n_layer": 2}),
     "mpt": ("copied", {"d_model": 32, "n_heads": 4, "n_layers": 2}),
-    "mamba": ("copied", {}),
+    "gpt_neo": ("copied", {"num_layers": 2, "num_heads": 4, "attention_types": [[["local"], 2]]}),
+    "mamba": ("whole", {}),
+    "rwkv": ("whole", {"attention_hidden_size": 32}),
 }
 
 
@@ -43,6 +46,7 @@ ARCHITECTURES = {
 def case(request):
     """The way a model is decoded, and its adapter."""
     way, settings = ARCHITECTURES[request.param]
+    way = Way(way)
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     config = AutoConfig.for_model(
@@ -63,11 +67,10 @@ def case(request):
 def test_way_is_found_and_a_slow_one_is_warned_of(case, caplog):
     way, lm = case
     other = HFLanguageModel(lm.model, lm.tokenizer)
-    with caplog.at_level(logging.WARNING, logger="toolformer_core.hf_lm"):
-        found = "packed" if other.is_packed else "masked" if other.takes_mask else "copied"
-    assert found == way
+    with caplog.at_level(logging.WARNING, logger="toolformer_core.hf_probe"):
+        assert other.way is way
     warned = [r for r in caplog.records if "decoded as a copy" in r.getMessage()]
-    assert len(warned) == (way == "copied")
+    assert len(warned) == (way in (Way.COPIED, Way.WHOLE))
 
 
 def test_losses_equal_one_forward_each(case):

@@ -275,6 +275,7 @@ VALUES = {
     "benchmark_digest": ("", "", ["x"]),
     "arm": ("on", "on", ["base", "disabled"]),
     "num_scored_tokens": (5, 5, [4]),
+    "heuristic_digest": ("", "", ["source"]),
     "proposer": (
         ProposerConfig(),
         ProposerConfig(),

@@ -29,6 +29,7 @@ TORCH_MODULES = (
     "hf_reading",
     "hf_tree",
     "hf_packing",
+    "hf_probe",
     "models",
     "decode",
     "finetune",

@@ -212,15 +212,25 @@ def test_calibrate_table_names_every_tool_and_the_error(calibrate):
         assert part in output
 
 
+def test_calibrate_into_a_missing_folder_is_one_line(calibrate, tmp_path):
+    assert_one_line(calibrate("--out", tmp_path / "missing" / "x.yaml"), "--out", "make it first")
+
+
 def test_calibrate_of_one_document_says_that_nothing_can_be_judged(calibrate):
     code, output, _ = calibrate("--set", "corpus.max_documents=1", "--tools", "Calculator")
     assert code == 0
-    assert "Calculator: 0 of 0 calls on 0 documents had a result, too few to judge" in output
+    assert "Calculator: not calibrated. Of 0 calls on 0 documents 0 had a result" in output
 
 
 def test_corpus_option_takes_all_documents(project, tmp_path):
     config = cli._config("demo", None, None, ["texts.jsonl"], None, None)
     assert (config.corpus.max_documents, config.corpus.sample_seed) == (None, None)
+    path = tmp_path / "settings.yaml"
+    path.write_text(
+        project.config_file.read_text().replace("sources:", "max_documents: 5\n  sources:")
+    )
+    config = cli._config("demo", path, None, ["texts.jsonl"], None, None)
+    assert (config.corpus.sources, config.corpus.max_documents) == (("texts.jsonl",), 5)
 
 
 def test_proposer_without_a_server_is_one_line(annotate):

@@ -1,5 +1,7 @@
 """Calibration on made-up trials: what is recommended, and what is predicted."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.support.builders import document, pipeline_config
@@ -73,6 +75,21 @@ def test_choose_threshold_by_wrong_results_leaves_few_calls_to_chance():
     # At 0.1 15 are kept and 15 would be by chance; at 0.26 10 and none.
     assert choose_threshold(low + high, WRONG, 0.8, 0.1) == (0.6, True)
     assert choose_threshold(low + high, WRONG, 0.6, 0.2) == (0.2, True)
+
+
+def test_choose_threshold_calls_that_no_wrong_result_was_tried_for_are_not_judged():
+    trials = [trial(0.6, wrong=0.1)] * 4 + [trial(0.6)] * 20
+    assert choose_threshold(trials, WRONG, 0.1, 0.1) is None
+
+
+def test_choose_threshold_calls_that_fail_a_control_are_not_kept():
+    beaten = [replace(t, passes_controls=False) for t in judged(*[(0.5, False)] * 20)]
+    assert choose_threshold(beaten + judged(*[(0.5, True)] * 9), RIGHT, 0.9, 0.1) == (0.1, True)
+
+
+def test_choose_sampling_threshold_is_not_below_the_one_that_was_tried():
+    trials = [trial(1.0, p=0.06)] * 9
+    assert choose_sampling(trials, 0.5, tried_above=0.05).sampling_threshold == 0.05
 
 
 def test_choose_sampling_takes_the_fewest_that_keep_enough():

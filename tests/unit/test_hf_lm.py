@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from toolformer_core.hf_lm import HFLanguageModel
+from toolformer_core.hf_probe import Way
 from toolformer_core.lm import (
     AnnotationPrompt,
     ContinuationRequest,
@@ -182,14 +183,14 @@ def test_start_probabilities_every_position_equals_one_forward_each(lm):
         assert list(row.values()) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("way", ["packed", "masked", "copied"])
+@pytest.mark.parametrize("way", Way)
 @pytest.mark.parametrize("places", [[(3,), (), (0, 5)], [(), (), ()]], ids=["some", "none"])
 def test_start_probabilities_are_given_for_the_places_alone(lm, way, places):
     tokens = [lm.tokenize(text) for text in TEXTS]
     everywhere = read(lm, tokens).start_probabilities
-    assert lm.is_packed
+    assert lm.way is Way.PACKED
     other = HFLanguageModel(lm.model, lm.tokenizer)
-    other.__dict__ |= {"is_packed": way == "packed", "takes_mask": way != "copied"}
+    other.__dict__["way"] = way
     found = other.read(PROMPT, tokens, places).start_probabilities
     for row, everything, own in zip(found, everywhere, places, strict=True):
         assert row == pytest.approx({i: everything[i] for i in own}, rel=1e-4)

@@ -1,5 +1,7 @@
 """Trials of a scripted model: ranks, everything measured, and the wrong results."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.support.builders import document, proposed_call, scored_call
@@ -33,12 +35,12 @@ def test_trials_of_rank_positions_within_their_window_by_probability():
         proposed(12, 0.1, sample_index=0),
         proposed(20, 0.2, sample_index=0, window_start=15),
     ]
-    ranks = [t.position_rank for t in trials_of(calls, [])]
+    ranks = [t.position_rank for t in trials_of(calls, [], ())]
     assert ranks == [1, 1, 0, 2, 0]
 
 
 def test_trials_of_call_without_a_result_has_no_losses():
-    [found] = trials_of([proposed(3, 0.1, drop_reason=DropReason.MALFORMED)], [])
+    [found] = trials_of([proposed(3, 0.1, drop_reason=DropReason.MALFORMED)], [], ())
     assert {found.loss_reduction, found.wrong_result_reduction, found.is_right} == {None}
 
 
@@ -50,7 +52,7 @@ def test_trials_of_wrong_result_is_judged_like_the_own_one():
         loss_with_empty_result=2.5,
         loss_with_wrong_result=2.25,
     )
-    [found] = trials_of([call], [scored])
+    [found] = trials_of([call], [scored], ())
     assert found.wrong_result_reduction == pytest.approx(0.25)
 
 
@@ -67,7 +69,7 @@ def annotator():
 
 
 def test_annotator_measuring_everything_leaves_no_loss_out():
-    tried = annotator().measure_everything().run(DOCUMENTS)
+    tried = replace(annotator(), measures_everything=True).run(DOCUMENTS)
     scored = [t for t in tried.trials if t.loss_with_result is not None]
     assert (tried.num_documents, len(tried.trials)) == (2, 2 * 3 * 4)
     assert any(t.loss_reduction < 0 for t in scored)
@@ -75,7 +77,7 @@ def test_annotator_measuring_everything_leaves_no_loss_out():
 
 
 def test_annotator_pruning_leaves_out_what_cannot_be_kept():
-    everything = annotator().measure_everything().run(DOCUMENTS)
+    everything = replace(annotator(), measures_everything=True).run(DOCUMENTS)
     sample = annotator().sample.model_copy(update={"prune_below": 1.0})
     pruned = Annotator(
         lm=ScriptedLM(),
@@ -97,3 +99,25 @@ def test_annotator_time_and_size_are_those_of_all_stages():
     tried = annotator().run(DOCUMENTS)
     assert min(tried.seconds_reading, tried.seconds_sampling, tried.seconds_scoring) > 0
     assert tried.num_bytes > 1000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "shuffled", "controls", "passes"),
+    [
+        (0.5, 0.5, (), True),
+        (0.5, 2.0, ("wrong_result",), False),
+        (2.0, 0.5, ("wrong_result",), True),
+        (2.0, 0.5, ("wrong_result", "shuffled_result"), False),
+        (None, None, ("wrong_result", "shuffled_result"), True),
+    ],
+)
+def test_trials_of_controls_in_force_decide(wrong, shuffled, controls, passes):
+    call = proposed(9, 0.4, candidate_id="c")
+    scored = scored_call(
+        candidate_id="c",
+        loss_with_result=1.0,
+        loss_with_wrong_result=wrong,
+        loss_with_shuffled_result=shuffled,
+    )
+    [found] = trials_of([call], [scored], controls)
+    assert found.passes_controls is passes
