@@ -30,6 +30,7 @@ from toolformer_core.lm import (
 from toolformer_core.notation import START
 
 _MAX_SEED = 2**31  # what servers take
+_TOLERANCE = 0.2  # nats between one request and another; servers round
 
 
 class ServedLanguageModel:
@@ -67,12 +68,23 @@ class ServedLanguageModel:
 
     @cached_property
     def echoes(self) -> bool:
-        """Whether the server gives log-probabilities of the prompt."""
+        """Whether the server gives log-probabilities of the prompt, and each at its own token.
+
+        Some give at a token what they expect behind it; the same place asked for alone tells.
+        """
+        prompt = "One, two, three, four, five, six"
         try:
-            answer = self._one_token("One, two, three", echo=True)
+            echoed = [token for token in self.echo(prompt).values() if token.char_offset > 0]
         except ConfigError:
             return False
-        return len(answer.tokens) > 1
+        if len(echoed) < 3:
+            return False
+        token = echoed[-2]
+        expected, found = self.next_tokens(prompt[: token.char_offset]), token.alternatives
+        if not expected or not found:
+            return False
+        likeliest = max(expected, key=lambda text: expected[text])
+        return abs(found.get(likeliest, -math.inf) - expected[likeliest]) < _TOLERANCE
 
     def token_losses(self, requests: Sequence[LossRequest]) -> list[tuple[float, ...]]:
         """Negative log-likelihoods in nats, by the local model or, if so configured, the server.
@@ -83,8 +95,8 @@ class ServedLanguageModel:
             return self._local.token_losses(requests)
         if not self.echoes:
             raise ConfigError(
-                f"proposer.scores: {self.client.url} gives no log-probabilities of its prompt; "
-                "set proposer.scores=false"
+                f"proposer.scores: {self.client.url} gives no log-probabilities of its prompt, or "
+                "not each at its own token; set proposer.scores=false"
             )
         prompts = [self._scored_prompt(request) for request in requests]
         distinct = list(

@@ -175,6 +175,19 @@ def test_echoing_server_start_outside_the_listed_tokens_is_impossible(echoing, t
     assert all(found[i] <= everything[i] for i in found)
 
 
+def test_echo_of_what_comes_behind_a_token_is_not_believed(tiny_llama_folder, tiny):
+    tokens = tiny.tokenize("5 + 6 = 11")
+    places = [range(len(tokens.token_ids) + 1)]
+    with serving("shifted", tiny_llama_folder) as url:
+        shifted = served(
+            url, tiny, num_logprobs=len(tiny.tokenizer), document_start="<|endoftext|>"
+        )
+        assert not shifted.echoes
+        [found] = shifted.read(PROMPT, [tokens], places).start_probabilities
+    [expected] = tiny.read(PROMPT, [tokens], places).start_probabilities
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
 def test_echoing_server_with_other_tokens_cannot_score(echoing, smollm2):
     other = ServedLanguageModel(echoing.client, smollm2, echoing.config)
     tokens = smollm2.tokenize(TEXT)

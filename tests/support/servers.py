@@ -1,8 +1,10 @@
-"""Model servers on loopback, each a process of its own: `python -m tests.support.servers KIND ...`.
+"""Model servers on loopback, each a process of its own.
 
-llama_cpp FILE PORT    the real llama.cpp server, which echoes no prompt
-echoing FOLDER PORT    a transformers model that answers as vLLM does, log-probabilities of the
-                       prompt included
+llama_cpp, on a GGUF file: llama.cpp's own server, which echoes no prompt.
+echoing, on a folder: a transformers model that answers as vLLM does, log-probabilities of the
+prompt included.
+shifted, likewise, but at each token of the prompt what is expected behind it: so llama-cpp-python
+0.3.36 answers.
 """
 
 import http.server
@@ -47,7 +49,7 @@ def serve_llama_cpp(path: str) -> None:
     threading.Event().wait()
 
 
-def serve_echoing(folder: str) -> None:
+def serve_echoing(folder: str, shift: int = 0) -> None:
     """/v1/completions with echo over a transformers model, greedy."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -66,6 +68,8 @@ def serve_echoing(folder: str) -> None:
         for _ in range(request["max_tokens"]):
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
         logprobs_TV = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        if request["echo"]:
+            logprobs_TV = logprobs_TV.roll(-shift, 0)
         shown = range(0 if request["echo"] else first, len(ids))
         count = request["logprobs"]
         text, found, _ = tokenizer.decode(ids[first:]).partition(request["stop"][0])
@@ -114,4 +118,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    {"llama_cpp": serve_llama_cpp, "echoing": serve_echoing}[sys.argv[1]](sys.argv[2])
+    kinds = {
+        "llama_cpp": serve_llama_cpp,
+        "echoing": serve_echoing,
+        "shifted": lambda folder: serve_echoing(folder, shift=1),
+    }
+    kinds[sys.argv[1]](sys.argv[2])
