@@ -1,8 +1,11 @@
 """Calibrate: a sample of the corpus, and the settings of each tool from it."""
 
 import heapq
+import logging
 from collections import Counter
 from pathlib import Path
+
+from tqdm import tqdm
 
 from tasks._policies import effect_task
 from tasks.resources import ToolRef, get_annotator, get_tool
@@ -20,6 +23,8 @@ from toolformer_core.models import ModelRef
 from toolformer_core.records import Document, digest
 from toolformer_core.shards import ShardRef, read_shard, write_shard
 from toolformer_core.trials import Annotator
+
+logger = logging.getLogger(__name__)
 
 
 @effect_task
@@ -52,7 +57,12 @@ def calibrate_documents(
         sample=for_tool(config, tool.name),
         execute=config.execute,
         score=config.score,
+        documents_per_shard=config.corpus.documents_per_shard,
+        progress=lambda items, what: tqdm(
+            items, desc=f"calibrate-{tool.name}-{what}", unit="shard", disable=None
+        ),
     )
     lowest = pruning_threshold(config, tool.name)
     texts = read_shard(documents, Document)
+    logger.info("calibrate-%-10s %d documents, of which half decide", tool.name, len(texts))
     return calibrate_tool(texts, annotator, target=target, lowest_threshold=lowest)

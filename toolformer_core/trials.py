@@ -3,9 +3,9 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from toolformer_core.config import Control, ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.execute import execute_calls
@@ -25,6 +25,21 @@ from toolformer_core.records import Document, ExecutedCall, ProposedCall, Scored
 from toolformer_core.sample import annotation_prompt, sample_calls
 from toolformer_core.shards import stored_bytes
 from toolformer_core.tools.base import Tool
+
+Item = TypeVar("Item")
+
+
+class Progress(Protocol):
+    """Shows how far a loop over items has come."""
+
+    def __call__(self, items: Sequence[Item], what: str) -> Iterable[Item]:
+        """The items, one after the other."""
+
+
+def no_progress(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """The items, and nothing is shown."""
+    return items
+
 
 EVERYTHING = -math.inf
 """As prune_below: nothing is pruned."""
@@ -71,50 +86,66 @@ class Annotator:
     score: ScoreConfig
     measures_everything: bool = False
     """Whether nothing is pruned and a wrong result is tried, be it in force as a control or not."""
+    documents_per_shard: int = 32
+    progress: Progress = no_progress
 
     def run(self, documents: Sequence[Document]) -> Tried:
-        """The documents annotated, with the time that it took."""
-        by_id = {document.document_id: document for document in documents}
+        """The documents annotated shard by shard, with the time that it took."""
         timed = _TimedLM(self.lm)
         self.lm.read(annotation_prompt(self.tool), [], [])  # what is done once is not timed
+        starts = range(0, len(documents), self.documents_per_shard)
+        shards = [documents[first : first + self.documents_per_shard] for first in starts]
         started = time.perf_counter()
-        proposed, _ = sample_calls(
-            documents,
-            timed,
-            self.tool,
-            self.sample,
-            num_scored_tokens=self.score.num_scored_tokens,
-        )
-        sampled = time.perf_counter()
-        executed = execute_calls(proposed, by_id, self.tool, self.execute)
-        scored = self._scored(executed, by_id)
+        sampled = [self._sampled(shard, timed) for shard in self.progress(shards, "sample")]
+        sampling_ended = time.perf_counter()
+        executed = [
+            execute_calls(proposed, _by_id(shard), self.tool, self.execute)
+            for proposed, shard in zip(sampled, shards, strict=True)
+        ]
+        pool = result_pool(call for calls in executed for call in calls)
+        pairs = list(zip(executed, shards, strict=True))
+        scored = [
+            self._scored(calls, shard, pool) for calls, shard in self.progress(pairs, "score")
+        ]
         ended = time.perf_counter()
         return Tried(
             num_documents=len(documents),
-            trials=tuple(trials_of(proposed, scored, self.score.controls)),
-            seconds_reading=sampled - started - timed.seconds_continuing,
+            trials=tuple(
+                trial
+                for proposed, found in zip(sampled, scored, strict=True)
+                for trial in trials_of(proposed, found, self.score.controls)
+            ),
+            seconds_reading=sampling_ended - started - timed.seconds_continuing,
             seconds_sampling=timed.seconds_continuing,
-            seconds_scoring=ended - sampled,
-            num_bytes=stored_bytes(proposed, ProposedCall)
-            + stored_bytes(executed, ExecutedCall)
-            + stored_bytes(scored, ScoredCall),
+            seconds_scoring=ended - sampling_ended,
+            num_bytes=sum(stored_bytes(calls, ProposedCall) for calls in sampled)
+            + sum(stored_bytes(calls, ExecutedCall) for calls in executed)
+            + sum(stored_bytes(calls, ScoredCall) for calls in scored),
         )
 
+    def _sampled(self, documents: Sequence[Document], lm: LanguageModel) -> list[ProposedCall]:
+        width = self.score.num_scored_tokens
+        return sample_calls(documents, lm, self.tool, self.sample, num_scored_tokens=width)[0]
+
     def _scored(
-        self, executed: Sequence[ExecutedCall], documents: Mapping[str, Document]
+        self, executed: Sequence[ExecutedCall], documents: Sequence[Document], pool: Sequence[str]
     ) -> list[ScoredCall]:
         measured = dict.fromkeys((*self.score.controls, "wrong_result"))
         return score_calls(
             executed,
-            documents,
+            _by_id(documents),
             self.lm,
             self.tool,
             self.score.model_copy(update={"controls": tuple(measured)})
             if self.measures_everything
             else self.score,
             prune_below=EVERYTHING if self.measures_everything else self.sample.prune_below or 0.0,
-            result_pool=result_pool(executed),
+            result_pool=pool,
         )
+
+
+def _by_id(documents: Sequence[Document]) -> dict[str, Document]:
+    return {document.document_id: document for document in documents}
 
 
 def trials_of(

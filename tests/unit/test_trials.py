@@ -95,6 +95,12 @@ def test_annotator_pruning_leaves_out_what_cannot_be_kept():
     assert kept(pruned) == kept(everything)
 
 
+def test_annotator_any_sharding_gives_the_same_trials():
+    everything = replace(annotator(), measures_everything=True)
+    one_by_one = replace(everything, documents_per_shard=1).run(DOCUMENTS)
+    assert one_by_one.trials == everything.run(DOCUMENTS).trials
+
+
 def test_annotator_time_and_size_are_those_of_all_stages():
     tried = annotator().run(DOCUMENTS)
     assert min(tried.seconds_reading, tried.seconds_sampling, tried.seconds_scoring) > 0
