@@ -90,8 +90,8 @@ def choose_threshold(
     """The lowest tau_f in nats at which the share of good calls reaches the target, and whether.
 
     Where none does, the one with the largest share; None if too few calls can be judged at all.
-    The share is estimated with a call of each kind more than was seen, or, by wrong results, with
-    one bad call more, so that a few lucky calls do not decide.
+    Of a share seen on a sample the lower end of its interval counts (Wilson, one standard error),
+    so that the threshold holds on other texts too.
     """
     reductions = (t.loss_reduction for t in trials if t.loss_reduction is not None)
     found = {math.floor(x * 100) / 100 for x in reductions if math.isfinite(x)}
@@ -101,15 +101,18 @@ def choose_threshold(
         num_judged, num_good = _judged(trials, basis, threshold)
         if num_judged < MIN_JUDGED:
             break  # and fewer at every higher one
-        share = (
-            (num_good + 1) / (num_judged + 2)
-            if basis is Basis.RIGHT_RESULTS
-            else (num_good - 1) / num_judged
-        )
+        share = lower_end(num_good, num_judged)
         if share >= target:
             return threshold, True
         best = max(best or (share, threshold), (share, threshold))
     return (best[1], False) if best else None
+
+
+def lower_end(num_good: int, num_judged: int) -> float:
+    """Lower end of Wilson's score interval of a share, one standard error wide to each side."""
+    share = num_good / num_judged
+    spread = math.sqrt(share * (1 - share) / num_judged + 1 / (4 * num_judged**2))
+    return (share + 1 / (2 * num_judged) - spread) / (1 + 1 / num_judged)
 
 
 def _judged(trials: Sequence[Trial], basis: Basis, threshold: float) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from scipy.stats import binomtest, norm
 
 from tests.support.builders import document, pipeline_config
 from tests.support.scripted_lm import ScriptedLM
@@ -15,6 +16,7 @@ from toolformer_core.calibrate import (
     calibrated,
     choose_sampling,
     choose_threshold,
+    lower_end,
     predict,
 )
 from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig, for_tool
@@ -43,9 +45,19 @@ def judged(*pairs):
 
 def test_choose_threshold_is_the_lowest_that_reaches_the_target():
     trials = judged(*[(0.2, False)] * 6, *[(0.5, True)] * 8, *[(1.0, True)] * 2)
-    # 16 kept at 0.2, 10 right: (10 + 1) / 18. At 0.5: (10 + 1) / 12.
+    # 16 kept at 0.1, 10 right: 0.50 at the lower end. At 0.5 10 of 10: 0.91.
     assert choose_threshold(trials, RIGHT, 0.8, 0.1) == (0.5, True)
-    assert choose_threshold(trials, RIGHT, 0.6, 0.1) == (0.1, True)
+    assert choose_threshold(trials, RIGHT, 0.5, 0.1) == (0.1, True)
+    assert choose_threshold(trials, RIGHT, 0.51, 0.1) == (0.5, True)
+
+
+@pytest.mark.parametrize("num_judged", [5, 40, 400])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.8, 1.0])
+def test_lower_end_equals_the_score_interval_of_scipy(share, num_judged):
+    num_good = round(share * num_judged)
+    one_error = 2 * norm.cdf(1) - 1
+    interval = binomtest(num_good, num_judged).proportion_ci(one_error, method="wilson")
+    assert lower_end(num_good, num_judged) == pytest.approx(interval.low, abs=1e-9)
 
 
 def test_choose_threshold_lowest_of_interest_is_the_floor():
@@ -74,7 +86,7 @@ def test_choose_threshold_by_wrong_results_leaves_few_calls_to_chance():
     high = [trial(0.6, wrong=0.1) for _ in range(10)]
     # At 0.1 15 are kept and 15 would be by chance; at 0.26 10 and none.
     assert choose_threshold(low + high, WRONG, 0.8, 0.1) == (0.6, True)
-    assert choose_threshold(low + high, WRONG, 0.6, 0.2) == (0.2, True)
+    assert choose_threshold(low + high, WRONG, 0.5, 0.2) == (0.2, True)
 
 
 def test_choose_threshold_calls_that_no_wrong_result_was_tried_for_are_not_judged():
@@ -84,7 +96,7 @@ def test_choose_threshold_calls_that_no_wrong_result_was_tried_for_are_not_judge
 
 def test_choose_threshold_calls_that_fail_a_control_are_not_kept():
     beaten = [replace(t, passes_controls=False) for t in judged(*[(0.5, False)] * 20)]
-    assert choose_threshold(beaten + judged(*[(0.5, True)] * 9), RIGHT, 0.9, 0.1) == (0.1, True)
+    assert choose_threshold(beaten + judged(*[(0.5, True)] * 9), RIGHT, 0.85, 0.1) == (0.1, True)
 
 
 def test_choose_sampling_threshold_is_not_below_the_one_that_was_tried():
