@@ -17,94 +17,20 @@ import itertools
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import torch
 
 from toolformer_core import hf_packing as packing
-from toolformer_core.hf_draw import token_texts
-from toolformer_core.hf_probe import Way, context_tokens, find_way, pad_left
-from toolformer_core.hf_reading import HEAD_CHUNK, CopiedReading, TreeReading, length_buckets
-from toolformer_core.hf_tree import Tree
+from toolformer_core.hf_model import HEAD_CHUNK, HFModel
+from toolformer_core.hf_probe import Way
+from toolformer_core.hf_reading import CopiedReading, TreeReading
 from toolformer_core.lm import AnnotationPrompt, LossRequest, TokenizedText
-from toolformer_core.notation import START
 
 _MAX_SCORED = 2048  # tokens through the vocabulary head in one forward pass
 
 
-class HFLanguageModel:
-    """Adapter over a model and a fast tokenizer; forward passes run in the model's dtype."""
-
-    def __init__(
-        self,
-        model: Any,  # Any: transformers has no common typed base for causal models
-        tokenizer: Any,  # Any: likewise for fast tokenizers
-        token_budget: int = 4096,
-    ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.token_budget = token_budget
-        self._heads: dict[str, Tree] = {}
-
-    @property
-    def context_tokens(self) -> int:
-        """Longest sequence that the model takes and attends to as a whole."""
-        return context_tokens(self.model.config.get_text_config())
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model lies."""
-        device: torch.device = self.model.device
-        return device
-
-    @cached_property
-    def document_start_id(self) -> int:
-        """The token before x_1, so that x_1 has a loss and position 0 a probability.
-
-        Choice: <|endoftext|> where the vocabulary has it, because it parts documents in
-        pretraining even where chat tuning has renamed the start token; else bos, else eos.
-        """
-        vocabulary = self.tokenizer.get_vocab()
-        for token in ("<|endoftext|>", self.tokenizer.bos_token, self.tokenizer.eos_token):
-            if token in vocabulary:
-                return int(vocabulary[token])
-        raise ValueError("the tokenizer has no token that can start a document")
-
-    @cached_property
-    def start_ids(self) -> tuple[int, ...]:
-        """Every token that spells the start of a call, with and without a leading space."""
-        texts = token_texts(self.tokenizer)
-        return tuple(i for i, text in texts.items() if text.strip(" ") == START)
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
-
-    def tokenize(self, text: str) -> TokenizedText:
-        """The text as tokens with the character at which each starts.
-
-        A character that takes several tokens starts at the first; the others start where it
-        ends, so that no position lies inside a character.
-        """
-        encoded = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        starts, reached = [], 0
-        for start, end in encoded["offset_mapping"]:
-            starts.append(max(start, reached))
-            reached = max(reached, end)
-        return TokenizedText(
-            text=text, token_ids=tuple(encoded["input_ids"]), char_offsets=(*starts, len(text))
-        )
-
-    @cached_property
-    def way(self) -> Way:
-        """How sequences go through the model."""
-        start = [self.document_start_id, *self.encode("In the morning")]
-        first = [*start, *self.encode(" two and three are five, says the miller.")]
-        return find_way(self.model, (first, [*start, *self.encode(" the mill is closed")]))
+class HFLanguageModel(HFModel):
+    """The `LanguageModel` adapter; see the module docstring."""
 
     def read(
         self,
@@ -163,15 +89,6 @@ class HFLanguageModel:
                     losses[k] = {j: next(nll) for j in sequences[k].scored}
         return losses
 
-    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Indices of rows that go through the model together, within the token budget."""
-        for bucket in length_buckets(lengths, self.token_budget):
-            if self.way is Way.WHOLE:  # padding would enter the model's state
-                groups = itertools.groupby(bucket, key=lambda k: lengths[k])
-                yield from (list(equal) for _, equal in groups)
-            else:
-                yield bucket
-
     def _batch_losses(self, batch: Sequence["_Sequence"]) -> list[float]:
         """Losses of all scored tokens of the batch, sequence by sequence."""
         if self.way is Way.PACKED:
@@ -222,20 +139,6 @@ class HFLanguageModel:
                 for logits_TV, gap, s in zip(logits_BTV, gaps, batch, strict=True)
             ]
         )
-
-    def pad_left(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and attention mask [B, T], padded in front."""
-        return pad_left(rows, self.document_start_id, self.device)
-
-    def head_tree(self, head: str) -> Tree:
-        """The document start and a prompt head, read once."""
-        if head not in self._heads:
-            ids = [self.document_start_id, *self.encode(head)]
-            tree = Tree(self.model, 1, is_packed=self.way is Way.PACKED)
-            tree.read(slice(0, 1), [ids], [[len(ids) - 1]])
-            tree.seal(len(ids))
-            self._heads[head] = tree
-        return self._heads[head]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

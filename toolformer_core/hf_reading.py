@@ -7,12 +7,12 @@ import itertools
 import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import DynamicCache
 
 from toolformer_core.hf_draw import Ending, draw
+from toolformer_core.hf_model import HEAD_CHUNK, HFModel
 from toolformer_core.hf_probe import Way
 from toolformer_core.hf_tree import Tree
 from toolformer_core.lm import (
@@ -23,10 +23,6 @@ from toolformer_core.lm import (
     TokenizedText,
 )
 
-if TYPE_CHECKING:
-    from toolformer_core.hf_lm import HFLanguageModel
-
-HEAD_CHUNK = 128  # positions whose logits are held in float32 at a time
 _MAX_SLOTS = 32  # branches of a document at a time: more would look past more columns of others
 
 
@@ -45,7 +41,7 @@ class TreeReading:
 
     def __init__(
         self,
-        lm: "HFLanguageModel",
+        lm: HFModel,
         prompt: AnnotationPrompt,
         texts: Sequence[TokenizedText],
         places: Sequence[Collection[int]],
@@ -184,7 +180,7 @@ class CopiedReading:
 
     def __init__(
         self,
-        lm: "HFLanguageModel",
+        lm: HFModel,
         prompt: AnnotationPrompt,
         texts: Sequence[TokenizedText],
         places: Sequence[Collection[int]],
@@ -277,18 +273,6 @@ def start_probabilities(logits_TV: torch.Tensor, start_ids: Sequence[int]) -> li
         chunks.append((chunk_TV[:, starts] - chunk_TV.logsumexp(-1, keepdim=True)).exp().sum(-1))
     probabilities: list[float] = torch.cat(chunks).tolist()
     return probabilities
-
-
-def length_buckets(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length whose padded size stays within the budget."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[index] > token_budget:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def _consecutive(lengths: Sequence[int], token_budget: int) -> Iterator[range]:

@@ -26,6 +26,7 @@ TORCH_MODULES = (
     "hf_attention",
     "hf_draw",
     "hf_lm",
+    "hf_model",
     "hf_reading",
     "hf_tree",
     "hf_packing",
