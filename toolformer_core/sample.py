@@ -269,12 +269,7 @@ def _sample_positions(
     for (position, m), request, continuation in zip(wanted, requests, sampled, strict=True):
         text = request.start.lstrip(" ") + continuation.text
         argument, reason = (
-            _parse(text, tool)
-            if continuation.is_closed
-            else (
-                text,
-                DropReason.NOT_CLOSED,
-            )
+            _parse(text, tool) if continuation.is_closed else (text, DropReason.NOT_CLOSED)
         )
         key = (position.window.document.document_id, position.document_token_index, argument)
         if reason is None and key in seen:
