@@ -69,7 +69,7 @@ def settings_of(corpus, model):
             "max_call_tokens": 12,
             "seed": 5,
         },
-        "filter": {"filtering_threshold": 0.0},
+        "filter": {"filtering_threshold": 0.0, "threshold_sweep": [0.0, 0.1, 0.5]},
         "finetune": {
             "num_steps": 2,
             "batch_size": 2,
