@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 
 from toolformer_core import hf_packing as packing
+from toolformer_core.hf_memory import release_memory
 from toolformer_core.hf_model import HEAD_CHUNK, HFModel
 from toolformer_core.hf_probe import Way
 from toolformer_core.hf_reading import CopiedReading, TreeReading
@@ -49,6 +50,7 @@ class HFLanguageModel(HFModel):
         Where prefix and text together are longer than the context, the model sees the text from
         as far back as fits; a token that is then not seen at all has the loss NaN.
         """
+        release_memory()
         prefixes = {request.prefix for request in requests}
         before = {z: [self.document_start_id, *self.encode(z)] for z in prefixes}
         groups: dict[tuple[str, TokenizedText, int], list[LossRequest]] = {}

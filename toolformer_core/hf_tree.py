@@ -18,6 +18,7 @@ import torch
 from transformers import DynamicCache
 
 from toolformer_core.hf_attention import causal_attention, masked_attention
+from toolformer_core.hf_memory import release_memory
 from toolformer_core.hf_packing import Slots, packed_logits
 
 _SPARE_COLUMNS = 128  # more would be looked past in vain, fewer cost copies
@@ -45,6 +46,7 @@ class Columns(DynamicCache):
     def reserve(self, num_columns: int) -> None:
         """Make room for so many columns behind the used ones."""
         if self.used + num_columns > self.capacity:
+            release_memory()
             self.capacity = self.used + num_columns + _SPARE_COLUMNS
 
     def rewind(self, used: int) -> None:

@@ -36,7 +36,7 @@ from toolformer_core.tools.base import Tool, context_of, looks_ahead
 
 STAGE_VERSION = 2
 
-_TOKENS_PER_READ = 8_192  # of the documents that are read and continued together
+_TOKENS_PER_READ = 16_384  # of what is read and continued together: memory goes with it
 _SPARE_TOKENS = 16  # for the document start and the opening of a call
 _MIN_WINDOW = 16
 _COUNTS = (
@@ -100,7 +100,8 @@ def sample_calls(
     """
     counts = Counter(dict.fromkeys(_COUNTS, 0))
     windows: list[_Window] = []
-    longest = _longest_window(lm, tool, config)
+    overhead = _overhead(lm, tool, config)
+    longest = _longest_window(lm, tool, overhead)
     for document in documents:
         counts["documents"] += 1
         rule = document_rule(resolved(config.document_heuristic), tool.name, document, config.seed)
@@ -112,28 +113,47 @@ def sample_calls(
             counts["documents_without_place"] += not usable
             windows += usable
     calls: dict[int, list[ProposedCall]] = {}
-    for group in _groups(windows):
+    for group in _groups(windows, overhead):
         read = [windows[k] for k in group]
-        reading = lm.read(
-            annotation_prompt(tool), [w.tokens for w in read], [w.places.keys() for w in read]
-        )
-        positions, num_pruned = _positions(read, reading, lm, config, num_scored_tokens)
-        counts["positions"] += len(positions)
-        counts["positions_pruned"] += num_pruned
-        for index, call in _sample_positions(positions, reading, tool, config):
+        sampled, counts_of_group = _sample_windows(read, lm, tool, config, num_scored_tokens)
+        counts.update(counts_of_group)
+        for index, call in sampled:
             calls.setdefault(group[index], []).append(call)
     return [call for k in sorted(calls) for call in calls[k]], dict(counts)
 
 
-def _longest_window(lm: LanguageModel, tool: Tool, config: SampleConfig) -> int:
-    """Tokens of a text that fit twice beside the prompt and a call."""
+def _sample_windows(
+    windows: Sequence[_Window],
+    lm: LanguageModel,
+    tool: Tool,
+    config: SampleConfig,
+    num_scored_tokens: int,
+) -> tuple[list[tuple[int, ProposedCall]], dict[str, int]]:
+    """The samples of windows that are read together, each with the index of its window.
+
+    A function of its own, so that the reading is gone before the next one is made.
+    """
+    places = [window.places.keys() for window in windows]
+    reading = lm.read(annotation_prompt(tool), [window.tokens for window in windows], places)
+    positions, num_pruned = _positions(windows, reading, lm, config, num_scored_tokens)
+    counts = {"positions": len(positions), "positions_pruned": num_pruned}
+    return list(_sample_positions(positions, reading, tool, config)), counts
+
+
+def _overhead(lm: LanguageModel, tool: Tool, config: SampleConfig) -> int:
+    """Tokens beside a text that is read: the prompt and a call."""
     prompt = annotation_prompt(tool)
-    used = len(lm.tokenize(prompt.head + prompt.tail).token_ids) + config.max_call_tokens
-    longest = (lm.context_tokens - used - _SPARE_TOKENS) // 2
+    num_tokens = len(lm.tokenize(prompt.head + prompt.tail).token_ids)
+    return num_tokens + config.max_call_tokens + _SPARE_TOKENS
+
+
+def _longest_window(lm: LanguageModel, tool: Tool, overhead: int) -> int:
+    """Tokens of a text that fit twice beside the prompt and a call."""
+    longest = (lm.context_tokens - overhead) // 2
     if longest < _MIN_WINDOW:
         raise ConfigError(
             f"{tool.name}: the model's context of {lm.context_tokens} tokens leaves {longest} for "
-            f"a text beside the prompt ({used} with a call); expected {_MIN_WINDOW} or more: "
+            f"a text beside the prompt ({overhead} with a call); expected {_MIN_WINDOW} or more: "
             "use a model with a longer context, or a shorter prompt"
         )
     return longest
@@ -164,12 +184,12 @@ def _windows(
     ]
 
 
-def _groups(windows: Sequence[_Window]) -> Iterator[list[int]]:
+def _groups(windows: Sequence[_Window], overhead: int) -> Iterator[list[int]]:
     """Indices of windows of like length, to be read together."""
     group: list[int] = []
     total = 0
     for k in sorted(range(len(windows)), key=lambda k: (len(windows[k].tokens.token_ids), k)):
-        size = 2 * len(windows[k].tokens.token_ids)
+        size = overhead + 2 * len(windows[k].tokens.token_ids)
         if group and total + size > _TOKENS_PER_READ:
             yield group
             group, total = [], 0

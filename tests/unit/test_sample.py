@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import weakref
 from collections import Counter
 
 import pytest
@@ -351,6 +352,30 @@ def test_sample_calls_document_without_place_is_counted():
 def test_sample_calls_without_documents_gives_nothing():
     calls, counts = sample_calls([], ScriptedLM(), Calculator(), settings(), num_scored_tokens=5)
     assert (calls, counts["documents"]) == ([], 0)
+
+
+def test_sample_calls_reads_few_texts_at_a_time_and_lets_go_of_them():
+    prompt = len(ScriptedLM().tokenize(Calculator().prompt).token_ids)
+    readings, num_texts = [], []
+
+    class WatchedReading:
+        def __init__(self, reading):
+            self.start_probabilities = reading.start_probabilities
+            self.continuations = reading.continuations
+
+    class WatchedLM(ScriptedLM):
+        def read(self, prompt, texts, places):
+            assert all(reading() is None for reading in readings)
+            watched = WatchedReading(super().read(prompt, texts, places))
+            readings.append(weakref.ref(watched))
+            num_texts.append(len(texts))
+            return watched
+
+    documents = [document(text=f"{TEXT} {n}", document_id=f"document-{n}") for n in range(150)]
+    calls, _ = sample_calls(documents, WatchedLM(), Calculator(), settings(), num_scored_tokens=5)
+    assert sum(num_texts) == len({call.document_id for call in calls}) == len(documents)
+    assert 2 < len(readings) < 10
+    assert max(num_texts) * prompt < 16_384
 
 
 def test_sample_calls_every_sample_is_a_row_with_one_reason():
