@@ -36,7 +36,7 @@ from toolformer_core.tools.base import Tool, context_of, looks_ahead
 
 STAGE_VERSION = 2
 
-_TOKENS_PER_READ = 16_384  # of what is read and continued together: memory goes with it
+_TOKENS_PER_READ = 12_288  # of what is read and continued together: memory goes with it
 _SPARE_TOKENS = 16  # for the document start and the opening of a call
 _MIN_WINDOW = 16
 _COUNTS = (

@@ -375,7 +375,7 @@ def test_sample_calls_reads_few_texts_at_a_time_and_lets_go_of_them():
     calls, _ = sample_calls(documents, WatchedLM(), Calculator(), settings(), num_scored_tokens=5)
     assert sum(num_texts) == len({call.document_id for call in calls}) == len(documents)
     assert 2 < len(readings) < 10
-    assert max(num_texts) * prompt < 16_384
+    assert max(num_texts) * prompt < 12_288
 
 
 def test_sample_calls_every_sample_is_a_row_with_one_reason():
