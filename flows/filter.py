@@ -15,10 +15,10 @@ from toolformer_core.config import (
     PipelineConfig,
     ProposerConfig,
     Runtime,
-    per_tool,
     pruning_threshold,
 )
 from toolformer_core.models import ModelRef
+from toolformer_core.settings import per_tool
 
 
 @flow(name="score", flow_run_name="score", task_runner=MODEL_RUNNER)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 
-from toolformer_core.config import PipelineConfig, per_tool
+from toolformer_core.config import PipelineConfig
 from toolformer_core.errors import ConfigError, ShardIntegrityError
 from toolformer_core.records import (
     AugmentedDocument,
@@ -28,6 +28,7 @@ from toolformer_core.records import (
     QuarantinedRow,
     ScoredCall,
 )
+from toolformer_core.settings import per_tool
 from toolformer_core.shards import StageRef, arrow_schema, total_counts
 
 TABLES: Mapping[str, tuple[str, type]] = {

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks._policies import effect_task
-from toolformer_core.config import DecodeConfig, ModelConfig, PipelineConfig, Runtime, ToolsConfig
+from toolformer_core.config import DecodeConfig, PipelineConfig, Runtime
+from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.fingerprint import canonical, fingerprint
 from toolformer_core.models import ModelRef
+from toolformer_core.settings import ModelConfig
 from toolformer_core.shards import ShardRef, StageRef, read_manifest, write_manifest
 
 

@@ -20,9 +20,10 @@ from tasks._policies import effect_task
 from tasks.figures import figures
 from tasks.index import flat_settings, funnel, query
 from tasks.publish import git_commit
-from toolformer_core.config import PipelineConfig, Runtime, per_tool
+from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.fingerprint import fingerprint
+from toolformer_core.settings import per_tool
 from toolformer_core.shards import read_manifest, total_counts
 
 EXPERIMENT = "toolformer"

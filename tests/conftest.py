@@ -67,8 +67,8 @@ def annotating_llama_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def smollm2_folder():
     """The demo's model, converted."""
-    from toolformer_core.config import ModelConfig
     from toolformer_core.models import resolve_model
+    from toolformer_core.settings import ModelConfig
 
     return resolve_model(ModelConfig(), _HOME).path
 

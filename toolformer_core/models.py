@@ -16,9 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from toolformer_core.config import ModelConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.hf_lm import HFLanguageModel
+from toolformer_core.settings import ModelConfig
 from toolformer_core.sources import resolve_package_path
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

@@ -6,19 +6,18 @@ Each default bears a mark: Source (the paper says so), Choice (the paper is sile
 from collections.abc import Callable
 
 from toolformer_core.config import (
-    WIKIPEDIA_SAMPLE,
     AugmentConfig,
     CorpusConfig,
     DecodeConfig,
     EvaluateConfig,
     FilterConfig,
     FinetuneConfig,
-    ModelConfig,
     PipelineConfig,
     SampleConfig,
-    ToolsConfig,
 )
+from toolformer_core.config_tools import WIKIPEDIA_SAMPLE, ToolsConfig
 from toolformer_core.errors import ConfigError
+from toolformer_core.settings import ModelConfig
 
 
 def paper() -> PipelineConfig:

@@ -3,10 +3,11 @@
 import pytest
 
 from tests.support.builders import pipeline_config
-from toolformer_core.config import SampleConfig, for_tool, per_tool, pruning_threshold
+from toolformer_core.config import SampleConfig, for_tool, pruning_threshold
 from toolformer_core.errors import ConfigError
 from toolformer_core.overrides import edit, parse_config
 from toolformer_core.presets import PRESETS
+from toolformer_core.settings import per_tool
 
 BASE = pipeline_config(
     "sample.prune_below=0.1", "filter.filtering_threshold={default: 0.2, Calculator: 0.3}"
@@ -106,7 +107,7 @@ def test_edit_unknown_key_is_named(assignment, key):
 
 def test_edit_unknown_key_lists_the_known_ones():
     message = refusal("tools.wiki_search.snippet=3")
-    assert message.endswith("known here: max_snippet_chars, passages")
+    assert message.endswith("known here: index, max_snippet_chars, passages")
 
 
 def test_edit_without_equals_sign_shows_the_form():

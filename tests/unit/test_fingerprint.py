@@ -88,7 +88,7 @@ def settings_within(model: type[BaseModel]):
 
 def test_fingerprint_of_a_run_holds_no_runtime():
     models = list(settings_within(PipelineConfig))
-    assert len(models) == 14
+    assert len(models) == 18
     assert Runtime not in models
     names = {name for model in models for name in model.model_fields}
     assert names.isdisjoint(Runtime.model_fields)

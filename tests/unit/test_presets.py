@@ -2,9 +2,10 @@
 
 import pytest
 
-from toolformer_core.config import PipelineConfig, for_tool, per_tool, pruning_threshold
+from toolformer_core.config import PipelineConfig, for_tool, pruning_threshold
 from toolformer_core.errors import ConfigError
 from toolformer_core.presets import PRESETS, demo, paper, preset, smoke
+from toolformer_core.settings import per_tool
 
 # Appendix A: tau_s, k, m, tau_f
 APPENDIX_A = {
