@@ -79,10 +79,6 @@ def test_calendar_can_help_needs_a_date_and_a_day_next(before, after, context, e
     assert Calendar().can_help_at(before, after, context) is expected
 
 
-def test_calendar_can_help_with_a_clock_needs_no_date():
-    assert Calendar(clock=lambda: NEW_YEAR).can_help_at("Today is", " Tuesday", NO_DOCUMENT)
-
-
 @pytest.mark.parametrize(
     ("after", "expected"),
     [

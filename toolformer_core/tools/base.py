@@ -4,13 +4,18 @@ A tool maps one text argument to one text result (paper, section 2, "Executing A
 must give the same answer for the same argument and context.
 """
 
+import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from importlib import resources
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from toolformer_core.errors import ToolError
 from toolformer_core.records import Document
+
+_SENTENCE_ENDS = ("", ".", "!", "?", ":", "\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,24 +30,17 @@ class CallContext:
 NO_DOCUMENT = CallContext(document_id="", url=None, date=None)
 """The context at inference: there is no document."""
 
+NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+TEXT_PARAMETER: dict[str, Any] = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}},
+    "required": ["text"],
+}
+"""JSON schemas (Any: nested) of a tool without argument, and of one that takes any text."""
 
-class Tool(Protocol):
-    """What the model can call."""
 
-    name: str
-    description: str
-    version: str
-    """Changes whenever an answer can change (code, data or index)."""
-    takes_argument: bool
-    """Whether anything stands between the brackets of a call."""
-    prompt: str
-    """The few-shot annotation prompt, with {text} where x stands."""
-
-    def call(self, argument: str, context: CallContext) -> str:
-        """The result as one text.
-
-        Raises: ToolInputRejected for a bad argument; TransientToolError for an outage.
-        """
+class Rules(Protocol):
+    """What is known of a tool's calls without running it."""
 
     def can_help_at(self, before: str, after: str, context: CallContext) -> bool:
         """Whether a call at this place could be right.
@@ -55,9 +53,68 @@ class Tool(Protocol):
         """Whether the text goes on with the result; None where that cannot be checked."""
 
 
+class Tool(Rules, Protocol):
+    """What the model can call."""
+
+    name: str
+    description: str
+    version: str
+    """Changes whenever an answer can change (code, data or index)."""
+    takes_argument: bool
+    """Whether anything stands between the brackets of a call."""
+    parameters: dict[str, Any]  # Any: a JSON schema
+    """JSON schema of what stands between the brackets."""
+    context_fields: tuple[str, ...]
+    """The fields of the context that an answer depends on; a call is shown no others."""
+    example: str | None
+    """An argument that has an answer, to see whether the tool is well."""
+    prompt: str
+    """The few-shot annotation prompt, with {text} where x stands."""
+
+    def call(self, argument: str, context: CallContext) -> str:
+        """The result as one text.
+
+        Raises: ToolInputRejected for a bad argument; TransientToolError for an outage.
+        """
+
+
+@runtime_checkable
+class BatchTool(Protocol):
+    """A tool that answers many calls at less than their price one by one."""
+
+    def call_batch(self, calls: Sequence[tuple[str, CallContext]]) -> list[str | ToolError]:
+        """One answer per call, an error of its own in the place of one.
+
+        Raises: TransientToolError for an outage.
+        """
+
+
+class AnyPlace:
+    """Rules of a tool that nothing special is known of."""
+
+    def can_help_at(self, before: str, after: str, context: CallContext) -> bool:
+        """Whether a sentence has begun and goes on."""
+        return has_begun(before) and not before[-1:].isalnum() and bool(after.strip())
+
+    def is_right(self, result: str, after: str) -> bool | None:
+        """Of a result that is a number, whether it is the next number; else None."""
+        return states_number(result, after)
+
+
+def has_begun(before: str) -> bool:
+    """Whether the place is inside a sentence."""
+    return before.rstrip(" \"')")[-1:] not in _SENTENCE_ENDS
+
+
 def context_of(document: Document) -> CallContext:
     """What a call may know about its document."""
     return CallContext(document_id=document.document_id, url=document.url, date=document.date)
+
+
+def visible_context(tool: Tool, context: CallContext) -> CallContext:
+    """The context without what the tool does not depend on, so that equal calls are equal."""
+    shown = {name: getattr(context, name) for name in tool.context_fields}
+    return dataclasses.replace(NO_DOCUMENT, **shown)
 
 
 def load_prompt(name: str) -> str:
@@ -93,3 +150,24 @@ def _terms(text: str) -> set[Decimal | str]:
     """Numbers by value, and words of three letters or more in lower case."""
     words = (word.casefold() for word in _WORD.findall(text))
     return {*numbers_in(text), *words}
+
+
+CHECKED_CHARS = 40
+"""A stated number counts as the next one if it starts within so many characters."""
+
+_STATED = re.compile(
+    rf"(?<![\w.])(?P<sign>[-\u2212]?)[$\u20ac\u00a3\u00a5]?\s?(?P<number>{NUMBER_PATTERN})"
+)
+
+
+def states_number(result: str, after: str) -> bool | None:
+    """Whether the next number is the result; None if none is near, or the result is none."""
+    stated = _STATED.search(after)
+    if stated is None or stated.start("number") >= CHECKED_CHARS:
+        return None
+    try:
+        value = Decimal(result)
+    except InvalidOperation:
+        return None
+    number = Decimal(stated["number"].replace(",", ""))
+    return (-number if stated["sign"] else number) == value

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from toolformer_core.errors import ToolInputRejected
 from toolformer_core.notation import unquote
-from toolformer_core.tools.base import CallContext, load_prompt
+from toolformer_core.tools.base import NO_PARAMETERS, CallContext, load_prompt
 
 CHECKED_CHARS = 60
 
@@ -46,12 +46,34 @@ _STATEMENTS = tuple(
 )
 
 
-class Calendar:
+class CalendarRules:
+    """Where today's date can help, and whether the text states it."""
+
+    def can_help_at(self, before: str, after: str, context: CallContext) -> bool:
+        """Whether the date is known, a day is named next, and no number ends right here."""
+        is_next = any(pattern.match(after.lstrip(" \t")) for pattern in _STATEMENTS)
+        return context.date is not None and is_next and not before[-1:].isdigit()
+
+    def is_right(self, result: str, after: str) -> bool | None:
+        """Whether the next day named is the result; None if none starts within 60 characters.
+
+        A weekday alone, and a date without a year, count by what they state.
+        """
+        stated, today = _first_statement(after), _first_statement(result.removeprefix("Today is "))
+        if stated is None or today is None:
+            return None
+        return all(today[part] == value for part, value in stated.items())
+
+
+class Calendar(CalendarRules):
     """Tells today's date."""
 
     name = "Calendar"
     description = "Tells today's date and weekday; takes no argument."
     takes_argument = False
+    parameters = NO_PARAMETERS
+    context_fields: tuple[str, ...] = ("date",)
+    example: str | None = ""
     version = "1"
 
     def __init__(self, clock: Callable[[], datetime.date] | None = None) -> None:
@@ -78,22 +100,6 @@ class Calendar:
             raise ToolInputRejected(
                 f"document date {context.date!r} is not like 2023-01-30"
             ) from error
-
-    def can_help_at(self, before: str, after: str, context: CallContext) -> bool:
-        """Whether the date is known, a day is named next, and no number ends right here."""
-        is_known = context.date is not None or self._clock is not None
-        is_next = any(pattern.match(after.lstrip(" \t")) for pattern in _STATEMENTS)
-        return is_known and is_next and not before[-1:].isdigit()
-
-    def is_right(self, result: str, after: str) -> bool | None:
-        """Whether the next day named is the result; None if none starts within 60 characters.
-
-        A weekday alone, and a date without a year, count by what they state.
-        """
-        stated, today = _first_statement(after), _first_statement(result.removeprefix("Today is "))
-        if stated is None or today is None:
-            return None
-        return all(today[part] == value for part, value in stated.items())
 
 
 def format_today(day: datetime.date) -> str:
