@@ -20,9 +20,18 @@ ARROW = " ->"
 
 _ESCAPES = {"\\": "\\\\", "[": "\\[", "]": "\\]", "\n": "\\n", "\r": "\\r"}
 _UNESCAPES = {"n": "\n", "r": "\r"}
+_NAME = r"[A-Za-z_][A-Za-z0-9_.-]*"
+# The argument ends at the first ")" that ends a call or starts a result. Nothing is ever tried
+# twice (++ and *+), so that the time on any text is linear in its length.
+_ARGUMENT = r"(?:[^\\\[\])]++|\\.|\)(?!\]| ->[ \]]))*+"
+
+# An escaped bracket starts no call.
+CALL_PATTERN = re.compile(rf"(?<!\\)\[{_NAME}\({_ARGUMENT}\)\] ?")
+"""A call without a result, with the space that parts it from what follows."""
+
 _CALL = re.compile(
-    r"\[(?P<tool>[A-Za-z_][A-Za-z0-9_.-]*)\((?P<argument>(?:[^\\\[\]]|\\.)*?)\)"
-    r"(?: ->(?P<result>(?: (?:[^\\\[\]]|\\.)*)?))?\]"
+    rf"\[(?P<tool>{_NAME})\((?P<argument>{_ARGUMENT})\)"
+    r"(?: ->(?P<result>(?: (?:[^\\\[\]]++|\\.)*+)?))?\]"
 )
 
 

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.fuzz import notation
+from tests.fuzz.harness import fuzz_drawn, fuzz_hypothesis
 from toolformer_core.errors import NotationError
 from toolformer_core.notation import (
     ParsedCall,
@@ -81,3 +83,10 @@ def test_insertion_adds_at_most_one_space_and_only_at_a_word_boundary(text, data
     left, right = (text[:at] + before)[-1:], (after + text[at:])[:1]
     is_apart = all(not side or side.isspace() for side in (left, right))
     assert is_apart or (is_inside_a_word and not before and not after)
+
+
+def test_notation_fuzz_finds_nothing():
+    tally = fuzz_drawn(notation, seed=1, start=0, stop=6000)
+    tally.add(fuzz_hypothesis(notation, seed=1, num_inputs=100))
+    assert tally.failures == []
+    assert tally.count("rendered", "compared") == 1500

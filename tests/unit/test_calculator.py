@@ -1,6 +1,6 @@
 """Calculator: expected values worked out by hand."""
 
-import time
+import re
 from fractions import Fraction
 
 import pytest
@@ -10,9 +10,6 @@ from toolformer_core.tools.base import NO_DOCUMENT
 from toolformer_core.tools.calculator import Calculator, format_number
 
 CALCULATOR = Calculator()
-
-# A superscript two, which NFKC would turn into a digit; Arabic-Indic three.
-SUPERSCRIPT_TWO, ARABIC_THREE = "\u00b2", "\u0663"
 
 
 @pytest.mark.parametrize(
@@ -50,15 +47,146 @@ def test_calculator_expression_gives_paper_format(argument, result):
         ("3 + 4 =", "7"),
         ("3 + 4 = ?", "7"),
         ("$12.50 * 4", "50"),
-        ("\u20ac10 + \u00a35", "15"),
+        ("\u20ac10 + 5 \u20ac", "15"),
+        ("-$5 + 8", "3"),
         ("658,893 / 11.4%", "5779763.16"),
         ("100% - 20 %", "0.80"),
         ('"3 + 4"', "7"),
         ("3\n+ 4", "7"),
+        ("=3+4", "7"),
+        ("100 % - 20 %", "0.80"),
     ],
 )
 def test_calculator_human_spelling_is_understood(argument, result):
     assert CALCULATOR.call(argument, NO_DOCUMENT) == result
+
+
+@pytest.mark.parametrize(
+    ("argument", "result"),
+    [
+        ("\u0663 + \u0664", "7"),  # Arabic-Indic
+        ("\u0967\u0968 * \u0968", "24"),  # Devanagari
+        ("\U0001d7d0\U0001d7cf + 1", "22"),  # mathematical bold
+        ("\u0661\u066c\u0662\u0663\u0664\u066b\u0665 * \u0665\u0660\u066a", "617.25"),
+        ("7 \u2052 2", "5"),  # commercial minus
+        ("7\u27962", "5"),
+        ("7\u27952", "9"),
+        ("7\u27972", "3.50"),
+        ("7\u2716\ufe0f2", "14"),  # with an emoji's variation selector
+        ("7 \u00b7 2", "14"),
+        ("7\u22c52", "14"),
+        ("7\ufe622", "9"),
+        ("7\u2003-\u30002\ufeff", "5"),
+        ("7\u200b+\u200e2", "9"),
+    ],
+)
+def test_calculator_other_scripts_and_typography_are_understood(argument, result):
+    assert CALCULATOR.call(argument, NO_DOCUMENT) == result
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "1,234,567",
+        "12,34,567",  # India
+        "1'234'567",
+        "1\u2019234\u2019567",
+        "1\u00a0234\u00a0567",
+        "1\u2009234\u2009567",
+        "1\u202f234\u202f567",
+    ],
+)
+def test_calculator_parted_thousands_are_one_number(number):
+    assert CALCULATOR.call(f"{number}.5 * 2", NO_DOCUMENT) == "2469135"
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "0,500",
+        "01,234",
+        "1,23",
+        "1,2345",
+        "1,234,56",
+        "1.234,5",
+        "1.5,000",
+        "1,234\u00a0567",
+        "1,234'567",
+        "1 234",
+        "1234\u00a0567",
+        "1'23",
+        "1\u200b234",
+        "1$234",
+        "1_234",
+        "3\u00b714",
+        "5\u00b2",
+        "5\u2082",
+        "\u00bd",
+        "2\u00bd",
+        "1\u20442",
+        "\u2460",
+        "\u2167",
+        "\u4e94",
+        "1\u00ad2",
+        "\u202e12\u202c",
+        "1e3",
+        "0x10",
+        "1:30",
+        "5%%",
+        "5\u2030",
+    ],
+)
+def test_calculator_number_of_two_readings_is_rejected(number):
+    for expression in (f"{number} + 1", f"1 + {number}", f"2 * ({number})"):
+        with pytest.raises(ToolInputRejected):
+            CALCULATOR.call(expression, NO_DOCUMENT)
+
+
+@pytest.mark.parametrize(
+    ("argument", "result"),
+    [
+        ("10% of 50", "5"),
+        ("10 % of (20 + 30)", "5"),
+        ("-10% of -50", "5"),
+        ("50 - 20% of 50", "40"),
+        ("100 / 20% of 50", "10"),  # BODMAS
+        ("10% of 50% of 80", "4"),
+        ("200 * 10%", "20"),
+        ("200 * (1 + 10%)", "220"),
+        ("200 * (1 - 10%)", "180"),
+        ("10% + 5% - -1%", "0.16"),
+        ("50% - 3", "-2.50"),
+        ("7% -3", "-2.93"),
+        ("200 + 10% * 50", "205"),
+    ],
+)
+def test_calculator_percent_is_a_hundredth(argument, result):
+    assert CALCULATOR.call(argument, NO_DOCUMENT) == result
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("200 + 10%", "percentage of what"),
+        ("200 - (10%)", "percentage of what"),
+        ("1 + 10% + 5%", "percentage of what"),
+        ("50 * 10% - -5%", "percentage of what"),
+        ("7 % -3", "percent or remainder"),
+        ("7 % 3 + 1", "not arithmetic"),
+        ("\u20ac10 + \u00a35", "more than one currency"),
+        ("50\u00a2 + $1", "more than one currency"),
+        ("5\u00b2 + 1", "'\u00b2' is not expected"),
+        ("1,5 + 1", "',' is not expected"),
+        ("5 of 3 + 1", "not arithmetic"),
+        ("(1 + 2", "not arithmetic"),
+        ("1 + 2)(3 + 4", "not arithmetic"),
+        ("(" * 51 + "1+1" + ")" * 51, "more than 50 nested"),
+        ("1 / 0%", "division by zero"),
+    ],
+)
+def test_calculator_rejection_gives_the_reason(argument, reason):
+    with pytest.raises(ToolInputRejected, match=re.escape(reason)):
+        CALCULATOR.call(argument, NO_DOCUMENT)
 
 
 @pytest.mark.parametrize(
@@ -110,16 +238,16 @@ def test_format_number_exact_half_rounds_away_from_zero(value, text):
         "9" * 100 + "*" + "9" * 100,
         "1 / 0",
         "1 / (2 - 2)",
-        f"5{SUPERSCRIPT_TWO} + 1",
-        f"{ARABIC_THREE} + 1",
         "1 + \x00",
+        "1 + \ud800",
+        "1(" * 98 + "1+1" + ")" * 98,
+        "((1 1)" * 40 + "+1",
+        "1 (2) * 3",
     ],
 )
-def test_calculator_hostile_or_malformed_argument_is_rejected_at_once(argument):
-    started = time.perf_counter()
+def test_calculator_hostile_or_malformed_argument_is_rejected(argument):
     with pytest.raises(ToolInputRejected):
         CALCULATOR.call(argument, NO_DOCUMENT)
-    assert time.perf_counter() - started < 1
 
 
 @pytest.mark.parametrize("argument", ["", "5", "-5", "(5)", "50%", "$5 =", "1,000", "five"])
@@ -139,16 +267,28 @@ def test_calculator_reason_is_the_same_each_time(argument):
     assert " at 0x" not in reasons.pop()
 
 
-@pytest.mark.parametrize(
-    ("argument", "result"),
-    [
-        ("1" + "+1" * 149, "150"),
-        ("1-" + "-" * 297 + "1", "2"),
-        ("(" * 148 + "1+1" + ")" * 148, "2"),
-    ],
-)
-def test_calculator_deepest_nesting_within_bounds_is_evaluated(argument, result):
+DEEPEST = [
+    ("1" + "+1" * 149, "150"),
+    ("1-" + "-" * 297 + "1", "2"),
+    ("(" * 50 + "1+1" + ")" * 50, "2"),
+    ("-(" * 50 + "1+1" + ")" * 50, "2"),
+    ("1-(" * 50 + "1" + ")" * 50, "1"),
+    ("1%+" * 99 + "1%", "1"),
+    ("1/" + "/".join(str(number) for number in range(900, 972)), "0.00"),
+]
+
+
+@pytest.mark.parametrize(("argument", "result"), DEEPEST)
+def test_calculator_deepest_and_longest_within_bounds_is_evaluated(argument, result):
     assert CALCULATOR.call(argument, NO_DOCUMENT) == result
+
+
+@pytest.mark.parametrize(("argument", "result"), DEEPEST)
+def test_calculator_answer_does_not_depend_on_the_depth_of_the_caller(argument, result):
+    def call_from(depth):
+        return call_from(depth - 1) if depth else CALCULATOR.call(argument, NO_DOCUMENT)
+
+    assert call_from(500) == result
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 
 from toolformer_core.errors import NotationError
 from toolformer_core.notation import (
+    CALL_PATTERN,
     ParsedCall,
     insertion,
     parse_call,
@@ -92,6 +93,32 @@ def test_parse_call_anything_else_is_refused(text):
 def test_parse_call_refusal_shows_text_and_expectation():
     with pytest.raises(NotationError, match=r"'\[QA x\]'; expected \[Name\(argument\) -> result\]"):
         parse_call("[QA x]")
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ("so [QA(x)] it", ["[QA(x)] "]),
+        ("[QA(f(x))][QA(y)]", ["[QA(f(x))]", "[QA(y)]"]),
+        ("[QA(a->b)]", ["[QA(a->b)]"]),
+        ("[QA(a [QA(b)]", ["[QA(b)]"]),
+        ("[QA(x) -> y(z)]", []),
+        ("[QA(x) -> \\[QA(y)]", []),
+        ("[QA(\\[QA(y\\]) -> z(1)]", []),
+        ("[QA(x) ->]", []),
+        ("[Q A(x)]", []),
+    ],
+)
+def test_call_pattern_finds_calls_without_result_only(text, calls):
+    assert CALL_PATTERN.findall(text) == calls
+
+
+@pytest.mark.parametrize("fragment", [") -> ", ") ->] ", "\\[A(", "[A(", "\\", ")", ")]", "->"])
+def test_notation_long_repetition_is_refused_in_linear_time(fragment):
+    text = "[A(" + fragment * (500_000 // len(fragment)) + "["
+    with pytest.raises(NotationError):  # in quadratic time this would take minutes
+        parse_call(text)
+    assert len(CALL_PATTERN.sub("", text)) <= len(text)
 
 
 @pytest.mark.parametrize(
