@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 import torch
 from transformers import DynamicCache
 
-from toolformer_core.config import DecodeConfig, ExecuteConfig
+from toolformer_core.calling import Caller
+from toolformer_core.config import DecodeConfig
 from toolformer_core.errors import NotationError
-from toolformer_core.execute import run_call
 from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.notation import ARROW, END, parse_call, render_call_with_result
 from toolformer_core.records import Outcome
-from toolformer_core.tools.base import CallContext, Tool
+from toolformer_core.tools.base import CallContext
 
 MAX_CALL_TOKENS = 48
 
@@ -76,9 +76,8 @@ class Decoder:
     """
 
     lm: HFLanguageModel
-    tools: Mapping[str, Tool]
+    tools: Mapping[str, Caller]
     config: DecodeConfig
-    execute: ExecuteConfig
     forbids_calls: bool = True
 
     def generate(self, prompts: Sequence[str], contexts: Sequence[CallContext]) -> list[Generation]:
@@ -180,9 +179,8 @@ class Decoder:
             row.spans.append((row.call_start, len(row.token_ids)))
             row.call_start = None
             return
-        outcome, _, result, latency = run_call(
-            self.tools[call.tool], call.argument, row.context, self.execute
-        )
+        [answer] = self.tools[call.tool].answers([(call.argument, row.context)])
+        outcome, _, result, latency = answer
         rendered = render_call_with_result(call.tool, call.argument, result)
         prefix = render_call_with_result(call.tool, call.argument, "").removesuffix(f" {END}")
         row.pending.extend(self.lm.encode(rendered.removeprefix(prefix)))

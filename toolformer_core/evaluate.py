@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolformer_core.benchmarks.base import Benchmark
-from toolformer_core.config import Arm, DecodeConfig, ExecuteConfig
+from toolformer_core.calling import Caller
+from toolformer_core.config import Arm, DecodeConfig
 from toolformer_core.decode import Decoder
 from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.records import EvaluatedItem
-from toolformer_core.tools.base import CallContext, Tool
+from toolformer_core.tools.base import CallContext
 
 STAGE_VERSION = 2
 _NUM_RESAMPLES = 1000
@@ -40,16 +41,14 @@ def evaluate_arm(
     lm: HFLanguageModel,
     benchmark: Benchmark,
     arm: Arm,
-    tools: Mapping[str, Tool],
+    tools: Mapping[str, Caller],
     config: DecodeConfig,
-    execute: ExecuteConfig,
 ) -> list[EvaluatedItem]:
     """Every item of a benchmark answered by one arm; `lm` is the model of that arm."""
     decoder = Decoder(
         lm,
         tools if arm == "on" else {},
         config,
-        execute,
         forbids_calls=arm != "base",
     )
     contexts = [

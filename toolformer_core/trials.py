@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from toolformer_core.config import Control, ExecuteConfig, SampleConfig, ScoreConfig
+from toolformer_core.calling import Caller
+from toolformer_core.config import Control, SampleConfig, ScoreConfig
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import beats_control, result_pool, score_calls
 from toolformer_core.lm import (
@@ -80,14 +81,18 @@ class Annotator:
     """Steps 1 to 3 of the paper with one model, one tool and their settings."""
 
     lm: LanguageModel
-    tool: Tool
+    caller: Caller
     sample: SampleConfig  # resolved for the tool
-    execute: ExecuteConfig
     score: ScoreConfig
     measures_everything: bool = False
     """Whether nothing is pruned and a wrong result is tried, be it in force as a control or not."""
     documents_per_shard: int = 32
     progress: Progress = no_progress
+
+    @property
+    def tool(self) -> Tool:
+        """The tool that is called."""
+        return self.caller.tool
 
     def run(self, documents: Sequence[Document]) -> Tried:
         """The documents annotated shard by shard, with the time that it took."""
@@ -99,7 +104,7 @@ class Annotator:
         sampled = [self._sampled(shard, timed) for shard in self.progress(shards, "sample")]
         sampling_ended = time.perf_counter()
         executed = [
-            execute_calls(proposed, _by_id(shard), self.tool, self.execute)
+            execute_calls(proposed, _by_id(shard), self.caller)
             for proposed, shard in zip(sampled, shards, strict=True)
         ]
         pool = result_pool(call for calls in executed for call in calls)

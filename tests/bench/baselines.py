@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from toolformer_core.calling import run_call
 from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig
-from toolformer_core.execute import run_call
 from toolformer_core.hf_draw import draw
 from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.lm import SamplingSettings

@@ -10,6 +10,7 @@ from tests.support.builders import document
 from tests.support.reference import reference_weights
 from tests.support.reference_annotator import Reverser
 from toolformer_core.augment import augment_documents, strip_calls
+from toolformer_core.calling import ToolCaller
 from toolformer_core.config import AugmentConfig, ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import filter_calls, score_calls
@@ -61,7 +62,7 @@ def lm(request):
 def annotate(lm, documents, config=CONFIG):
     by_id = {text.document_id: text for text in documents}
     proposed, counts = sample_calls(documents, lm, Anywhere(), config, num_scored_tokens=5)
-    executed = execute_calls(proposed, by_id, Anywhere(), ExecuteConfig())
+    executed = execute_calls(proposed, by_id, ToolCaller(Anywhere(), ExecuteConfig()))
     scored = score_calls(executed, by_id, lm, Anywhere(), ScoreConfig(), prune_below=-math.inf)
     return proposed, scored, counts
 
@@ -163,7 +164,7 @@ def test_broken_logits_drop_the_calls_as_not_finite_and_touch_no_other(
     documents = {text: document(text=text, document_id=text) for text in TEXTS}
     healthy = load(annotating_llama_folder)
     proposed, expected, _ = annotate(healthy, list(documents.values()))
-    executed = execute_calls(proposed, documents, Anywhere(), ExecuteConfig())
+    executed = execute_calls(proposed, documents, ToolCaller(Anywhere(), ExecuteConfig()))
     scored = score_calls(
         executed, documents, broken_lm, Anywhere(), ScoreConfig(), prune_below=-math.inf
     )

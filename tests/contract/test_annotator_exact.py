@@ -13,6 +13,7 @@ import pytest
 from tests.support import tiny_model
 from tests.support.builders import document
 from tests.support.reference_annotator import ReferenceAnnotator, Reverser
+from toolformer_core.calling import ToolCaller
 from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import filter_calls, score_calls
@@ -71,7 +72,7 @@ def annotate(lm, documents, config=CONFIG, tool=None, prune_below=0.0):
     tool = tool or Reverser()
     by_id = {text.document_id: text for text in documents}
     proposed, _ = sample_calls(documents, lm, tool, config, num_scored_tokens=5)
-    executed = execute_calls(proposed, by_id, tool, ExecuteConfig())
+    executed = execute_calls(proposed, by_id, ToolCaller(tool, ExecuteConfig()))
     return score_calls(executed, by_id, lm, tool, ScoreConfig(), prune_below=prune_below)
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from tests.support.builders import document
 from tests.support.servers import serving
+from toolformer_core.calling import ToolCaller
 from toolformer_core.completions import CompletionsClient, served_models
-from toolformer_core.config import SMOLLM2, ExecuteConfig, ProposerConfig, SampleConfig, ScoreConfig
+from toolformer_core.config import ExecuteConfig, ProposerConfig, SampleConfig, ScoreConfig
 from toolformer_core.errors import ConfigError, TransientModelError
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import score_calls
@@ -15,6 +16,7 @@ from toolformer_core.lm import ContinuationRequest, LossRequest, SamplingSetting
 from toolformer_core.models import ModelRef, load_model
 from toolformer_core.sample import annotation_prompt, sample_calls
 from toolformer_core.served_lm import ServedLanguageModel, start_probability
+from toolformer_core.settings import SMOLLM2
 from toolformer_core.sources import resolve_package_path
 from toolformer_core.tools.calculator import Calculator
 
@@ -108,7 +110,7 @@ def test_llama_cpp_proposes_and_the_local_model_scores(llama_cpp, smollm2):
     )
     proposed, counts = sample_calls(texts, llama_cpp, tool, config, num_scored_tokens=5)
     assert counts["positions"] == 1  # the one number that others precede
-    executed = execute_calls(proposed, by_id, tool, ExecuteConfig())
+    executed = execute_calls(proposed, by_id, ToolCaller(tool, ExecuteConfig()))
     scored = score_calls(executed, by_id, llama_cpp, tool, ScoreConfig())
     assert scored
     assert scored == score_calls(executed, by_id, smollm2, tool, ScoreConfig())

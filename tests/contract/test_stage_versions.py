@@ -13,6 +13,7 @@ import pytest
 from tests.support.builders import document
 from tests.support.scripted_lm import ScriptedLM
 from toolformer_core.augment import augment_documents, example_cutoffs
+from toolformer_core.calling import ToolCaller
 from toolformer_core.config import AugmentConfig, ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import filter_calls, score_calls
@@ -28,7 +29,7 @@ TEXTS = (
 
 GOLDEN = {
     "sample": (2, "6de162a4e26cdcc2"),
-    "execute": (2, "2ff07e9db2ff0fec"),
+    "execute": (3, "2ff07e9db2ff0fec"),
     "score": (2, "742e7cc1b57848bb"),
     "filter": (2, "e1fbc37491ad5de1"),
     "augment": (1, "c8be1ae78068951a"),
@@ -58,7 +59,7 @@ def made():
     by_id = {d.document_id: d for d in documents}
     sampling = SampleConfig(sampling_threshold=0.0, max_positions=6, samples_per_position=4)
     proposed, _ = sample_calls(documents, lm, tool, sampling, num_scored_tokens=5)
-    executed = execute_calls(proposed, by_id, tool, ExecuteConfig())
+    executed = execute_calls(proposed, by_id, ToolCaller(tool, ExecuteConfig()))
     scored = score_calls(executed, by_id, lm, tool, ScoreConfig())
     decisions = filter_calls(scored, 0.05)
     config = AugmentConfig(max_calls_per_document=2)

@@ -19,6 +19,7 @@ from toolformer_core.calibrate import (
     lower_end,
     predict,
 )
+from toolformer_core.calling import ToolCaller
 from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig, for_tool
 from toolformer_core.tools.calculator import Calculator
 from toolformer_core.trials import EVERYTHING, Annotator, Trial, Tried
@@ -189,11 +190,10 @@ DOCUMENTS = [document(text=text, document_id=text) for text in TEXTS]
 def annotator(**score):
     return Annotator(
         lm=ScriptedLM(),
-        tool=Calculator(),
+        caller=ToolCaller(Calculator(), ExecuteConfig()),
         sample=SampleConfig(
             sampling_threshold=0.0, max_positions=4, samples_per_position=3, look_ahead_guard=False
         ),
-        execute=ExecuteConfig(),
         score=ScoreConfig(**score),
     )
 
@@ -230,7 +230,7 @@ def test_calibrate_tool_held_out_is_what_a_run_with_the_settings_keeps():
     chosen = found.settings
     sparing = Annotator(
         lm=ScriptedLM(),
-        tool=Calculator(),
+        caller=ToolCaller(Calculator(), ExecuteConfig()),
         sample=SampleConfig(
             sampling_threshold=chosen.sampling_threshold,
             max_positions=chosen.max_positions,
@@ -238,7 +238,6 @@ def test_calibrate_tool_held_out_is_what_a_run_with_the_settings_keeps():
             look_ahead_guard=False,
             prune_below=0.5,
         ),
-        execute=ExecuteConfig(),
         score=ScoreConfig(),
     )
     tried = sparing.run(DOCUMENTS[20:])

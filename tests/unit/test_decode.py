@@ -6,10 +6,10 @@ The model is a real one, overfitted on texts with calls (tests/support/tiny_mode
 import pytest
 import torch
 
+from toolformer_core.calling import ToolCaller
 from toolformer_core.config import DecodeConfig, ExecuteConfig
 from toolformer_core.decode import Decoder
 from toolformer_core.errors import NotationError
-from toolformer_core.execute import run_call
 from toolformer_core.models import ModelRef, load_model
 from toolformer_core.notation import parse_call, render_call_with_result
 from toolformer_core.records import Outcome
@@ -17,7 +17,7 @@ from toolformer_core.tools.base import NO_DOCUMENT
 from toolformer_core.tools.calculator import Calculator
 
 EXECUTE = ExecuteConfig()
-TOOLS = {"Calculator": Calculator()}
+TOOLS = {"Calculator": ToolCaller(Calculator(), EXECUTE)}
 PROMPTS = (
     "3 + 4 is",
     "8 + 9 is [Calculator(8 + 9) -> 17] 17. 2 + 7 is",
@@ -37,7 +37,7 @@ def lm(calling_llama_folder):
 
 
 def decoder(lm, tools=TOOLS, *, forbids_calls=True, **settings):
-    return Decoder(lm, tools, DecodeConfig(**settings), EXECUTE, forbids_calls)
+    return Decoder(lm, tools, DecodeConfig(**settings), forbids_calls)
 
 
 def generate(lm, prompts=PROMPTS, tools=TOOLS, **settings):
@@ -87,7 +87,7 @@ def reference_completion(lm, prompt, *, call_top_k, max_calls, max_new_tokens): 
             except (NotationError, AssertionError):
                 num_malformed += 1
             else:
-                result = run_call(TOOLS[call.tool], call.argument, NO_DOCUMENT, EXECUTE)[2]
+                result = TOOLS[call.tool].answers([(call.argument, NO_DOCUMENT)])[0].result
                 calls.append((call.argument, result))
                 ids += lm.encode(f" {result}]" if result else " ]")
             call_start = None
@@ -141,10 +141,9 @@ def test_generate_base_model_may_write_brackets_as_text(lm):
     assert (generation.calls, generation.num_malformed) == ((), 0)
 
 
-class Verbose:
+class Verbose(Calculator):
     """A calculator that answers with a long text, brackets and arrows included."""
 
-    name = "Calculator"
     answer = "about [7] -> \\ or\nso \U0001f600"
 
     def call(self, argument, context):
@@ -152,7 +151,9 @@ class Verbose:
 
 
 def test_generate_result_is_inserted_verbatim_and_escaped(lm):
-    (generation,) = generate(lm, ["3 + 4 is"], tools={"Calculator": Verbose()}, max_new_tokens=30)
+    (generation,) = generate(
+        lm, ["3 + 4 is"], tools={"Calculator": ToolCaller(Verbose(), EXECUTE)}, max_new_tokens=30
+    )
     rendered = render_call_with_result("Calculator", "3 + 4", Verbose.answer)
     assert generation.completion.startswith(f" {rendered}")
     (call,) = generation.calls

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.builders import document, proposed_call, scored_call
 from tests.support.scripted_lm import ScriptedLM
+from toolformer_core.calling import ToolCaller
 from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.records import DropReason
 from toolformer_core.tools.calculator import Calculator
@@ -59,11 +60,10 @@ def test_trials_of_wrong_result_is_judged_like_the_own_one():
 def annotator():
     return Annotator(
         lm=ScriptedLM(),
-        tool=Calculator(),
+        caller=ToolCaller(Calculator(), ExecuteConfig()),
         sample=SampleConfig(
             sampling_threshold=0.0, max_positions=3, samples_per_position=4, look_ahead_guard=False
         ),
-        execute=ExecuteConfig(),
         score=ScoreConfig(),
     )
 
@@ -81,9 +81,8 @@ def test_annotator_pruning_leaves_out_what_cannot_be_kept():
     sample = annotator().sample.model_copy(update={"prune_below": 1.0})
     pruned = Annotator(
         lm=ScriptedLM(),
-        tool=Calculator(),
+        caller=ToolCaller(Calculator(), ExecuteConfig()),
         sample=sample,
-        execute=ExecuteConfig(),
         score=ScoreConfig(),
     ).run(DOCUMENTS)
 

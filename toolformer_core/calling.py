@@ -1,0 +1,287 @@
+"""Calling a tool: bounded in time and size, retried if it is unreachable, each call made once.
+
+A bad call is data: it gets an outcome and a reason. An outage is an exception: a tool that stays
+unreachable, or does not answer several calls in a row, raises, so that a shard fails loudly
+instead of emptying the data set.
+"""
+
+import logging
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol
+
+from cachetools import LRUCache
+from pebble import ProcessExpired
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from toolformer_core.config import ExecuteConfig
+from toolformer_core.errors import ConfigError, ToolError, ToolInputRejected, TransientToolError
+from toolformer_core.records import Outcome
+from toolformer_core.settings import per_tool
+from toolformer_core.tools.base import BatchTool, CallContext, Tool, visible_context
+from toolformer_core.tools.isolation import (
+    Answers,
+    BuildTool,
+    Calls,
+    ToolProcesses,
+    answer_calls,
+    died_because,
+)
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_REASON_CHARS = 300
+BATCH_SIZE = 16
+_REMEMBERED_CALLS = 100_000
+_REPEATABLE = (Outcome.OK, Outcome.EMPTY, Outcome.REJECTED)
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
+COOL_DOWN_SECONDS = 20.0
+
+
+class CallAnswer(NamedTuple):
+    """How one call ended; `result` is empty unless the outcome is ok."""
+
+    outcome: Outcome
+    reason: str
+    result: str
+    latency_seconds: float
+
+
+class Caller(Protocol):
+    """What answers the calls of one tool: the tool itself, or a record of its answers."""
+
+    @property
+    def tool(self) -> Tool:
+        """The tool that is called."""
+
+    def answers(self, calls: Calls) -> list[CallAnswer]:
+        """One answer per call.
+
+        Raises: TransientToolError for an outage.
+        """
+
+
+class ToolCaller:
+    """Calls a tool, at most `max_calls` at a time; `build` lets it run in other processes."""
+
+    def __init__(
+        self,
+        tool: Tool,
+        config: ExecuteConfig,
+        *,
+        build: BuildTool | None = None,
+        max_calls: int = 1,
+    ) -> None:
+        self.tool = tool
+        self._config = config
+        self._timeout_seconds = per_tool(config.timeout_seconds, tool.name, "timeout_seconds")
+        self._breaker = CircuitBreaker(tool.name, config.max_failures_in_a_row)
+        self._threads = ThreadPoolExecutor(max_calls, thread_name_prefix=f"call-{tool.name}")
+        self._known: LRUCache[tuple[str, CallContext], CallAnswer] = LRUCache(_REMEMBERED_CALLS)
+        self._lock = threading.Lock()
+        self._processes = (
+            ToolProcesses(build, max_workers=max_calls, max_memory_mb=config.max_memory_mb)
+            if build
+            else None
+        )
+
+    def answers(self, calls: Calls) -> list[CallAnswer]:
+        """One answer per call, in order; equal ones are made once.
+
+        Raises: TransientToolError for an outage. Choice: any OSError counts as one (a refused
+        connection is an OSError), because recording it would quietly empty the data set.
+        """
+        keys = [(argument, visible_context(self.tool, context)) for argument, context in calls]
+        with self._lock:
+            found = {key: self._known[key] for key in keys if key in self._known}
+        new = [key for key in dict.fromkeys(keys) if key not in found]
+        size = BATCH_SIZE if isinstance(self.tool, BatchTool) else 1
+        batches = [new[start : start + size] for start in range(0, len(new), size)]
+        for batch, answered in zip(batches, self._threads.map(self._answer, batches), strict=True):
+            found.update(zip(batch, answered, strict=True))
+        with self._lock:
+            self._known.update({k: a for k, a in found.items() if a.outcome in _REPEATABLE})
+        return [found[key] for key in keys]
+
+    def close(self) -> None:
+        """End what runs beside this process."""
+        self._threads.shutdown()
+        if self._processes:
+            self._processes.close()
+
+    def _answer(self, calls: Calls) -> list[CallAnswer]:
+        """The answers to some calls: too long arguments apart, the others together."""
+        longest = self._config.max_argument_chars
+        short = [call for call in calls if len(call[0]) <= longest]
+        answered = iter(self._answer_short(short) if short else ())
+        return [
+            next(answered)
+            if len(argument) <= longest
+            else _ended(
+                Outcome.REJECTED, f"argument of {len(argument)} characters; at most {longest}"
+            )
+            for argument, _ in calls
+        ]
+
+    def _answer_short(self, calls: Calls) -> list[CallAnswer]:
+        retrying = Retrying(
+            stop=stop_after_attempt(self._config.outage_retries + 1),
+            wait=wait_exponential_jitter(
+                multiplier=_FIRST_WAIT_SECONDS,
+                max=_LONGEST_WAIT_SECONDS,
+                jitter=_FIRST_WAIT_SECONDS,
+            ),
+            retry=retry_if_exception_type(TransientToolError),
+            reraise=True,
+        )
+        return retrying(self._attempt, calls)
+
+    def _attempt(self, calls: Calls) -> list[CallAnswer]:
+        """The answers of one try; if a batch fails as a whole, its calls are tried one by one."""
+        self._breaker.check()
+        started = time.perf_counter()
+        error, answers = self._run(calls)
+        latency = (time.perf_counter() - started) / len(calls)
+        if error is None:
+            self._breaker.count(None)
+            return [self._ended_with(answer, latency) for answer in answers]
+        if len(calls) > 1 and not isinstance(error, TransientToolError):
+            return [answer for call in calls for answer in self._attempt([call])]
+        # Of the pool's errors too: a worker that died and a call that timed out are OSErrors.
+        self._breaker.count(error if isinstance(error, TransientToolError | OSError) else None)
+        return [self._failed(error, calls[0], latency)]
+
+    def _run(self, calls: Calls) -> tuple[BaseException | None, Answers]:
+        """What the tool raised, or its answers; a worker that died is tried once more.
+
+        It may have died of what earlier calls had left behind.
+        """
+        limit = self._timeout_seconds * len(calls)
+        future = self._submit(calls, limit)
+        if self._processes and isinstance(future.exception(), ProcessExpired):
+            future = self._submit(calls, limit)
+        try:
+            error = future.exception(None if self._processes else limit)
+        except TimeoutError as late:
+            return late, []
+        return error, [] if error else future.result()
+
+    def _submit(self, calls: Calls, limit: float) -> Future[Answers]:
+        if self._processes:
+            return self._processes.submit(calls, limit)
+        return _in_thread(self.tool, calls)
+
+    def _failed(
+        self, error: BaseException, call: tuple[str, CallContext], latency: float
+    ) -> CallAnswer:
+        """The outcome of an error.
+
+        Raises: TransientToolError for an outage; ConfigError, which no other argument would mend;
+        and what is no Exception, as it is.
+        """
+        if isinstance(error, TransientToolError | ConfigError) or not isinstance(error, Exception):
+            raise error
+        if isinstance(error, TimeoutError):
+            self._breaker.check()
+            reason = f"no answer within {self._timeout_seconds:g} s"
+            return _ended(Outcome.TIMED_OUT, reason, latency)
+        if isinstance(error, ToolError):
+            return self._ended_with(error, latency)
+        if isinstance(error, ProcessExpired):
+            return _ended(Outcome.FAILED, died_because(error.exitcode), latency)
+        if isinstance(error, OSError):
+            message = f"{self.tool.name}: {type(error).__name__}: {error}"
+            raise TransientToolError(message) from error
+        _LOGGER.warning("%s(%r) raised %r", self.tool.name, call[0], error)
+        # Its message may differ between runs.
+        return _ended(Outcome.FAILED, type(error).__name__, latency)
+
+    def _ended_with(self, answer: str | ToolError, latency: float) -> CallAnswer:
+        """The outcome of what the tool answered."""
+        if isinstance(answer, ToolError):
+            is_rejected = isinstance(answer, ToolInputRejected)
+            outcome = Outcome.REJECTED if is_rejected else Outcome.FAILED
+            return _ended(outcome, str(answer), latency)
+        if not isinstance(answer, str):
+            reason = f"{self.tool.name} returned {type(answer).__name__}, expected text"
+            return _ended(Outcome.FAILED, reason, latency)
+        longest = self._config.max_result_chars
+        answer = answer.encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored
+        result = answer.strip()[:longest].rstrip()
+        if not result:
+            return _ended(Outcome.EMPTY, "", latency)
+        is_cut = len(answer.strip()) > longest
+        reason = f"cut from {len(answer.strip())} characters" if is_cut else ""
+        return CallAnswer(Outcome.OK, reason, result, latency)
+
+
+def _ended(outcome: Outcome, reason: str, latency: float = 0.0) -> CallAnswer:
+    return CallAnswer(outcome, reason[:MAX_REASON_CHARS], "", latency)
+
+
+def _in_thread(tool: Tool, calls: Calls) -> Future[Answers]:
+    """The answers to come of a thread of its own.
+
+    A thread cannot be killed: a call that hangs goes on in the background until the process ends.
+    Only tools that bound themselves are called so.
+    """
+    answers: Future[Answers] = Future()
+
+    def work() -> None:
+        try:
+            answers.set_result(answer_calls(tool, calls))
+        except BaseException as error:  # not handled here: handed to the thread that waits
+            answers.set_exception(error)
+
+    threading.Thread(target=work, name=f"tool-{tool.name}", daemon=True).start()
+    return answers
+
+
+class CircuitBreaker:
+    """Stops calling a tool that does not answer, for a while.
+
+    Choice: calls that time out count like outages; one hostile argument may hang a tool, several
+    in a row mean that the tool hangs.
+    """
+
+    def __init__(self, name: str, max_failures: int) -> None:
+        self._name = name
+        self._max_failures = max_failures
+        self._num_failures = 0
+        self._last_failure = ""
+        self._closed_again_at = 0.0
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Raises: TransientToolError while the tool is not to be called."""
+        with self._lock:
+            is_open = self._num_failures >= self._max_failures
+            if is_open and time.monotonic() < self._closed_again_at:
+                raise TransientToolError(self._message())
+
+    def count(self, failure: BaseException | None) -> None:
+        """Take note of a call that ended: why it had no answer, or None."""
+        with self._lock:
+            self._num_failures = 0 if failure is None else self._num_failures + 1
+            self._last_failure = f"{type(failure).__name__}: {failure}".rstrip(": ")
+            if self._num_failures >= self._max_failures:
+                self._closed_again_at = time.monotonic() + COOL_DOWN_SECONDS
+
+    def _message(self) -> str:
+        return (
+            f"{self._name} did not answer {self._num_failures} calls in a row, the last for "
+            f"{self._last_failure}; see to it and run again, finished shards are kept"
+        )
+
+
+def run_call(tool: Tool, argument: str, context: CallContext, config: ExecuteConfig) -> CallAnswer:
+    """How one call of a tool ends, in this process.
+
+    Raises: TransientToolError for an outage.
+    """
+    caller = ToolCaller(tool, config)
+    try:
+        return caller.answers([(argument, context)])[0]
+    finally:
+        caller.close()
