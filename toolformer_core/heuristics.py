@@ -3,30 +3,30 @@
 A rule looks at the document alone and costs no forward pass. Calculator: three numbers near one
 another, one the result of an operation on the others ("operation"); or a phrase such as "total of"
 before a number ("phrase"); or merely three numbers, of which one document in a hundred is kept
-("sampled"). Calendar: a date is known ("dated"). The paper gives none for the search tool.
+("sampled"). Calendar: a date is known ("dated"). MT: a piece of a paragraph is in another language,
+between English ones ("foreign"). The paper gives none for the search tool.
 """
 
-import functools
-import importlib
-import inspect
 import itertools
 import re
 from collections.abc import Callable
 from decimal import Decimal
 
-from toolformer_core.errors import ConfigError
 from toolformer_core.records import Document, digest
 from toolformer_core.tools.base import NUMBER_PATTERN, numbers_in
+from toolformer_core.tools.language_id import ENGLISH, detect_language
+from toolformer_core.user_code import load_function, source_digest
 
 Heuristic = Callable[[Document], bool | str | None]
 """A user's own: a text names the rule by which a document qualifies, true is "custom"."""
 
-_BROKEN_MODULE = (ImportError, AttributeError, NameError, SyntaxError, TypeError, ValueError)
-"""What comes of importing a user's module that is not there or does not work."""
+_SETTING = "sample.document_heuristic"
 
 WINDOW_TOKENS = 100
 SAMPLED_SHARE = 0.01
 MAX_NUMBERS_IN_WINDOW = 30
+CHUNK_TOKENS = 10
+MIN_LANGUAGE_CONFIDENCE = 0.8
 
 _PHRASE = re.compile(
     r"(?:=|\b(?:equals|equal to|total of|average of))\s*"
@@ -62,26 +62,11 @@ def heuristic_digest(spec: str) -> str:
     """What identifies the heuristic beside its name: the source of a user's own module."""
     if spec in ("none", "paper"):
         return ""
-    module = inspect.getmodule(_own(spec))
-    try:
-        return digest(inspect.getsource(module)) if module else ""
-    except OSError:  # it has no source: compiled, or made up while running
-        return ""
+    return source_digest(_own(spec))
 
 
-@functools.lru_cache(maxsize=32)
 def _own(spec: str) -> Heuristic:
-    module, _, name = spec.partition(":")
-    expected = "expected none, paper or MODULE:FUNCTION"
-    if not module or not name:
-        raise ConfigError(f"sample.document_heuristic {spec!r}: {expected}")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except _BROKEN_MODULE as error:
-        raise ConfigError(f"sample.document_heuristic {spec!r}: {error}; {expected}") from error
-    if not callable(function):
-        raise ConfigError(f"sample.document_heuristic {spec!r} is not a function; {expected}")
-    found: Heuristic = function
+    found: Heuristic = load_function(spec, _SETTING, "none, paper or MODULE:FUNCTION")
     return found
 
 
@@ -136,7 +121,27 @@ def _is_quotient(x: Decimal, y: Decimal, z: Decimal) -> bool:
     return abs(x / y - z) * 2 <= Decimal(1).scaleb(exponent)
 
 
+def _machine_translation(document: Document, seed: int) -> str | None:
+    return "foreign" if any(map(has_foreign_chunk, document.text.split("\n"))) else None
+
+
+def has_foreign_chunk(paragraph: str) -> bool:
+    """Whether of the chunks of ten tokens one is not English and stands between English ones.
+
+    Chunks whose language has a confidence of 0.8 or less, or without a letter, do not count.
+    Choice: tokens are split at white space, paragraphs at line ends; other chunks may lie between.
+    """
+    words = paragraph.split()
+    kinds = ""
+    for start in range(0, len(words), CHUNK_TOKENS):
+        language, confidence = detect_language(" ".join(words[start : start + CHUNK_TOKENS]))
+        if confidence > MIN_LANGUAGE_CONFIDENCE:
+            kinds += "e" if language == ENGLISH else "f"
+    return re.search("e.*f.*e", kinds) is not None
+
+
 _PAPER: dict[str, Callable[[Document, int], str | None]] = {
     "Calculator": _calculator,
     "Calendar": _calendar,
+    "MT": _machine_translation,
 }

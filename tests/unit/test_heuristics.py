@@ -7,7 +7,11 @@ import pytest
 
 from tests.support.builders import document
 from toolformer_core.errors import ConfigError
-from toolformer_core.heuristics import check_heuristic, document_rule, has_operation
+from toolformer_core.heuristics import (
+    check_heuristic,
+    document_rule,
+    has_operation,
+)
 
 
 def rule(text, spec="paper", tool="Calculator", **fields):
@@ -75,6 +79,43 @@ def test_document_rule_three_numbers_one_document_in_a_hundred():
 def test_document_rule_calendar_needs_a_date():
     assert rule("Today.", tool="Calendar", date="2020-01-02") == "dated"
     assert rule("Today.", tool="Calendar", date=None) is None
+
+
+ENGLISH_BEFORE = "The old house on the hill was sold to them"  # ten tokens each
+ENGLISH_AFTER = "and nobody in the village has seen it since then"
+FOREIGN = "La casa vieja de la colina fue vendida a una"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{ENGLISH_BEFORE} {FOREIGN} {ENGLISH_AFTER}",
+        f"{ENGLISH_BEFORE} {FOREIGN} {FOREIGN} {ENGLISH_AFTER}",
+        f"{ENGLISH_BEFORE} {FOREIGN} {'1 ' * 10} {'+ ' * 10} {ENGLISH_AFTER}",
+        f"Nothing here.\n{ENGLISH_BEFORE} {FOREIGN} {ENGLISH_AFTER}\nNor here.",
+    ],
+)
+def test_document_rule_foreign_chunk_between_english_ones_qualifies(text):
+    assert rule(text, tool="MT") == "foreign"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ENGLISH_BEFORE,
+        FOREIGN,
+        f"{ENGLISH_BEFORE} {FOREIGN}",
+        f"{FOREIGN} {ENGLISH_AFTER}",
+        f"{ENGLISH_BEFORE} {'1 ' * 10} {ENGLISH_AFTER}",
+        f"{ENGLISH_BEFORE} under the name La casa vieja in May last year {ENGLISH_AFTER}",
+        f"{ENGLISH_BEFORE}\n{FOREIGN}\n{ENGLISH_AFTER}",
+        f"{ENGLISH_BEFORE} {'Zzyq ' * 10} {ENGLISH_AFTER}",
+        "\ud800 " * 40,
+    ],
+)
+def test_document_rule_no_foreign_chunk_between_english_ones_does_not_qualify(text):
+    assert rule(text, tool="MT") is None
 
 
 def test_document_rule_tool_without_a_heuristic_takes_any():
