@@ -28,7 +28,7 @@ from toolformer_core.readers.source import Source, open_source
 from toolformer_core.records import Document, QuarantinedRow, digest
 from toolformer_core.shards import ShardRef, write_shard
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 # Choice: more bad rows than this are counted but not stored, so that a corpus of nothing but bad
 # rows cannot fill the memory.

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from toolformer_core.config import WIKIPEDIA_SAMPLE
+from toolformer_core.config_tools import WIKIPEDIA_SAMPLE
 from toolformer_core.errors import ConfigError, TransientStorageError
 from toolformer_core.readers.files import FileSource, InputFile
 from toolformer_core.readers.generated import open_generated
@@ -24,7 +24,7 @@ from toolformer_core.readers.hub import open_hub
 from toolformer_core.readers.lines import read_json_lines, read_paragraphs
 from toolformer_core.readers.mediawiki import article_url, read_dump
 from toolformer_core.readers.passages import cut_passages
-from toolformer_core.readers.rows import Row, TextRow, clean_text, iso_day
+from toolformer_core.readers.rows import Row, TextRow, clean_text, iso_day, row_from_fields
 from toolformer_core.readers.source import open_source
 from toolformer_core.readers.wikitext import plain_text
 from toolformer_core.records import QuarantinedRow
@@ -621,3 +621,21 @@ def test_clean_text_changes_newlines_nul_and_surrogates_only() -> None:
 )
 def test_cut_passages_ends_at_the_best_place(text: str, expected: list[str]) -> None:
     assert cut_passages(text, 20) == expected
+
+
+@pytest.mark.parametrize(
+    ("date", "url", "expected"),
+    [
+        (None, "https://example.org/2019/03/14/news", "2019-03-14"),
+        ("2001-02-03", "https://example.org/2019/03/14/news", "2001-02-03"),
+        ("1790", "https://example.org/2019/03/14/news", "2019-03-14"),
+        (None, "https://example.org/2019/13/14/news", None),
+        (None, "https://example.org/?id=20151332", None),
+        (None, "https://example.org/1803/01/02/", None),
+        (None, None, None),
+    ],
+)
+def test_row_date_is_its_field_else_that_of_its_address(date, url, expected):
+    fields = {"text": "A text.", "url": url, "date": date}
+    row = row_from_fields(fields, source="s", row_number=1, max_row_bytes=100)
+    assert row.date == expected

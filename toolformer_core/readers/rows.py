@@ -1,7 +1,8 @@
 """One row of a source: either a text, or a quarantined row with the reason.
 
-Texts are changed as little as possible: newlines become LF, NUL goes, lone surrogates become
-U+FFFD (they cannot be stored). No Unicode normal form is applied.
+A document's date is its field date, else the one in its address, as in /2019/03/14/ (paper,
+Appendix A). Texts are changed as little as possible: newlines become LF, NUL goes, lone surrogates
+become U+FFFD (they cannot be stored). No Unicode normal form is applied.
 """
 
 import datetime
@@ -10,9 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from htmldate.extractors import extract_url_date
+from htmldate.utils import Extractor
+
 from toolformer_core.records import QuarantinedRow
 
 MAX_EXCERPT_CHARS = 200
+
+_URL_DATES = Extractor(
+    False, datetime.datetime(2100, 1, 1), datetime.datetime(1900, 1, 1), False, "%Y-%m-%d"
+)
+"""How dates in addresses are read: fixed bounds, so that no document depends on today."""
 
 _NEWLINE = re.compile(r"\r\n?")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -58,10 +67,11 @@ def row_from_fields(
     if len(cleaned.encode()) > max_row_bytes:
         return quarantine(QuarantineReason.TOO_LONG, cleaned, source=source, row_number=row_number)
     url = fields.get("url")
+    address = clean_text(url) if isinstance(url, str) and url else None
     return TextRow(
         text=cleaned,
-        url=clean_text(url) if isinstance(url, str) and url else None,
-        date=iso_day(fields.get("date")),
+        url=address,
+        date=iso_day(fields.get("date")) or extract_url_date(address, _URL_DATES),
         source=source,
         row_number=row_number,
     )
