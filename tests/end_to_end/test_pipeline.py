@@ -37,7 +37,7 @@ def rows(ref, record_type):
 
 def shard_files(root):
     """Inode and modification time of every shard: a rewritten one differs."""
-    paths = [path for path in root.rglob("*.parquet") if "results" not in path.parts]
+    paths = [path for path in root.glob("*/**/*.parquet") if "results" not in path.parts]
     return {
         str(path.relative_to(root)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths
     }
