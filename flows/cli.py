@@ -2,17 +2,18 @@
 
 Heavy packages are imported inside the commands, so that --help and the light commands answer at
 once. Bad input ends with one line on standard error and exit code 2; a run that kept no call ends
-with its diagnosis and exit code 1.
+with its diagnosis and exit code 1, and so does one that an outage ended.
 """
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from flows import settings
+from flows.cli_tools import build_index, tools_app
+from flows.inputs import build_config, build_runtime, print_json, split_names
 from flows.options import (
     ConfigOption,
     CorpusOption,
@@ -22,6 +23,7 @@ from flows.options import (
     OutOption,
     PresetOption,
     ProposerOption,
+    ReplayOption,
     RunOption,
     SetOption,
     ToolsOption,
@@ -29,9 +31,22 @@ from flows.options import (
     UpdateOption,
 )
 from toolformer_core.config import PipelineConfig, Runtime
-from toolformer_core.errors import ConfigError, ToolformerError, ZeroYieldError
-from toolformer_core.overrides import edit, parse_config, parse_yaml
-from toolformer_core.presets import preset
+from toolformer_core.errors import (
+    ConfigError,
+    ToolformerError,
+    TransientModelError,
+    TransientStorageError,
+    TransientToolError,
+    ZeroYieldError,
+)
+from toolformer_core.overrides import edit, parse_config
+
+_NOT_THE_INPUT = (
+    ZeroYieldError,
+    TransientToolError,
+    TransientModelError,
+    TransientStorageError,
+)
 
 app = typer.Typer(
     help="Teach a causal language model to use tools, from plain text and without labels.",
@@ -39,8 +54,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-tools_app = typer.Typer(help="The tools a model can call.", no_args_is_help=True)
 app.add_typer(tools_app, name="tools")
+app.command("index")(build_index)
 
 
 @app.command()
@@ -54,15 +69,16 @@ def run(
     out: OutOption = None,
     update: UpdateOption = False,
     proposer: ProposerOption = None,
+    replay: ReplayOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """The whole method: corpus, sample, execute, filter, augment, finetune, evaluate, report."""
-    config = _config(preset_name, config_file, assignments, corpus, tools, model)
+    config = build_config(preset_name, config_file, assignments, corpus, tools, model)
     name = config_file.stem if config_file else preset_name
     root = out or settings.home() / name
     # Without --out the folder is the preset's own, and going on in it is what one wants.
-    runtime = _runtime(root, device, proposer)
+    runtime = build_runtime(root, device, proposer, replay)
     _run_flow("run_pipeline", config, runtime, update=update or out is None)
     _show_run(root, as_json=as_json)
 
@@ -78,14 +94,15 @@ def annotate(
     out: OutOption = None,
     update: UpdateOption = False,
     proposer: ProposerOption = None,
+    replay: ReplayOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Corpus to augmented corpus C*, without fine-tuning."""
     if out is None:
         raise ConfigError("annotate: no output folder; pass --out DIR")
-    config = _config(preset_name, config_file, assignments, corpus, tools, model)
-    _run_flow("annotate", config, _runtime(out, device, proposer), update=update)
+    config = build_config(preset_name, config_file, assignments, corpus, tools, model)
+    _run_flow("annotate", config, build_runtime(out, device, proposer, replay), update=update)
     _show_run(out, as_json=as_json)
 
 
@@ -96,7 +113,7 @@ def funnel(out: RunOption, as_json: JsonOption = False) -> None:
     from tasks.index import funnel as read_funnel
 
     counts = read_funnel(_index(out))
-    _print_json(counts) if as_json else print_funnel(counts)
+    print_json(counts) if as_json else print_funnel(counts)
 
 
 @app.command()
@@ -115,7 +132,7 @@ def calls(
 
     names, rows = query(_index(out), sql, limit)
     if as_json:
-        _print_json([dict(zip(names, row, strict=True)) for row in rows])
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
     else:
         print_rows(names, rows)
 
@@ -145,10 +162,10 @@ def explain(
     from toolformer_core.records import Document
 
     document = Document(document_id="text", text=text, url=None, date=date, source="--text")
-    config = _config(preset_name, config_file, assignments, None, None, model)
-    runtime = _runtime(settings.home() / "explain", device)
+    config = build_config(preset_name, config_file, assignments, None, None, model)
+    runtime = build_runtime(settings.home() / "explain", device)
     explained = explain_text(document, at, call, result, config, runtime)
-    _print_json(asdict(explained)) if as_json else print_explanation(explained, text)
+    print_json(asdict(explained)) if as_json else print_explanation(explained, text)
 
 
 @app.command()
@@ -184,13 +201,13 @@ def calibrate(
 
     if out and not out.parent.is_dir():
         raise ConfigError(f"--out {out}: no folder {out.parent}; make it first")
-    runtime = _runtime(settings.home() / "calibrate", device, proposer)
-    config = _config(preset_name, config_file, assignments, corpus, tools, model)
+    runtime = build_runtime(settings.home() / "calibrate", device, proposer)
+    config = build_config(preset_name, config_file, assignments, corpus, tools, model)
     config = name_proposer(config, runtime)
     settings.show_progress()
     check_inputs(config, runtime, annotate_only=True)
     report, calibrated = run_calibrate(config, documents, target, runtime)
-    _print_json(report) if as_json else print_calibration(report)
+    print_json(report) if as_json else print_calibration(report)
     if out:
         out.write_text(dump_yaml(calibrated.model_dump(mode="json")), encoding="utf-8")
         typer.echo(f"settings: toolformer annotate --config {out} --out DIR", err=True)
@@ -219,7 +236,7 @@ def finetune(
         )
     augmented = stage_manifest(manifests, "augment", data)
     claim_output(config, out, update=update)
-    path = finetune_run(augmented, config, _runtime(out, device))
+    path = finetune_run(augmented, config, build_runtime(out, device))
     typer.echo(f"model: {path}")
 
 
@@ -244,10 +261,10 @@ def generate(
         model,
         text,
         decode={"call_top_k": 0 if disable_calls else call_top_k, "max_new_tokens": max_new_tokens},
-        tools=_names(tools),
-        runtime=_runtime(settings.home() / "generate", device),
+        tools=split_names(tools),
+        runtime=build_runtime(settings.home() / "generate", device),
     )
-    _print_json(answer) if as_json else typer.echo(text + answer["text"])
+    print_json(answer) if as_json else typer.echo(text + answer["text"])
 
 
 @app.command()
@@ -268,85 +285,10 @@ def evaluate(
     from flows.inference import evaluate_model
     from flows.show import print_scores
 
-    runtime = _runtime(out or settings.home() / "evaluate", device)
-    chosen = {"benchmarks": benchmark, "arms": _names(arms), "limit": limit}
+    runtime = build_runtime(out or settings.home() / "evaluate", device)
+    chosen = {"benchmarks": benchmark, "arms": split_names(arms), "limit": limit}
     scores = evaluate_model(model, chosen, assignments or [], runtime)
-    _print_json(scores) if as_json else print_scores(scores)
-
-
-@tools_app.command("list")
-def list_tools(as_json: JsonOption = False) -> None:
-    """Names and descriptions of the built-in tools."""
-    from flows.show import print_rows
-    from toolformer_core.tools.registry import TOOL_CLASSES
-
-    rows = [(tool.name, tool.description) for tool in TOOL_CLASSES]
-    if as_json:
-        _print_json([{"name": name, "description": text} for name, text in rows])
-    else:
-        print_rows(["tool", "description"], rows)
-
-
-@tools_app.command("call")
-def call_tool(
-    name: Annotated[str, typer.Argument(help="Tool name.")],
-    argument: Annotated[str, typer.Argument(help="What stands between the brackets.")] = "",
-    date: Annotated[str | None, typer.Option(help="The document's date, YYYY-MM-DD.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Call one tool, as the pipeline would."""
-    from flows.inference import call_one_tool
-
-    answer = call_one_tool(name, argument, date, _runtime(settings.home() / "tools", "cpu"))
-    if as_json:
-        _print_json(answer)
-    else:
-        typer.echo(answer["result"] or f"{answer['outcome']}: {answer['reason']}")
-
-
-def _config(
-    preset_name: str,
-    config_file: Path | None,
-    assignments: list[str] | None,
-    corpus: list[str] | None,
-    tools: str | None,
-    model: str | None,
-) -> PipelineConfig:
-    """Preset or file, then --corpus, --tools and --model, then --set.
-
-    How many documents a preset takes belongs to its own corpus: of --corpus all are taken.
-    """
-    config = _read_config(config_file) if config_file else preset(preset_name)
-    content = config.model_dump(mode="json")
-    if corpus:
-        content["corpus"]["sources"] = corpus
-    if corpus and not config_file:
-        content["corpus"] |= {"max_documents": None, "sample_seed": None}
-    if tools:
-        content["tools"]["enabled"] = _names(tools)
-    if model:
-        content["model"]["name_or_path"] = model
-    return edit(parse_config(content), assignments or [])
-
-
-def _read_config(path: Path) -> PipelineConfig:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error})") from error
-    content = parse_yaml(text, f"--config {path}")
-    if not isinstance(content, dict):
-        raise ConfigError(f"--config {path}: expected settings, as in corpus: {{sources: [...]}}")
-    return parse_config(content)
-
-
-def _runtime(root: Path, device: str, proposer: str | None = None) -> Runtime:
-    # Shards are referred to by path: a run must be readable from any working directory.
-    return Runtime(root=root.absolute(), home=settings.home(), device=device, proposer_url=proposer)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return [name.strip() for name in text.split(",") if name.strip()] if text else None
+    print_json(scores) if as_json else print_scores(scores)
 
 
 def _index(out: Path) -> Path:
@@ -373,11 +315,7 @@ def _show_run(root: Path, *, as_json: bool) -> None:
     from flows.show import print_run, run_summary
 
     summary = run_summary(root)
-    _print_json(summary) if as_json else print_run(summary)
-
-
-def _print_json(value: Any) -> None:  # Any: anything JSON can hold
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    print_json(summary) if as_json else print_run(summary)
 
 
 def main() -> None:
@@ -385,9 +323,6 @@ def main() -> None:
     sys.path.append(str(Path.cwd()))  # a heuristic of the user's own may lie here
     try:
         app()
-    except ZeroYieldError as error:
-        typer.echo(f"toolformer: {error}", err=True)
-        sys.exit(1)
     except ToolformerError as error:
         typer.echo(f"toolformer: {error}", err=True)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, _NOT_THE_INPUT) else 2)

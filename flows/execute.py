@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows._stage import map_stage
 from tasks._policies import TOOL_RUNNER
-from tasks.execute import execute_shard
+from tasks.execute import execute_shard, record_calls
 from tasks.publish import load_stage
 from tasks.report import report_stage
 from tasks.resources import ToolRef
@@ -29,7 +29,16 @@ def execute(
         pairs = [{"proposed": c, "documents": d} for c, d in zip(calls, texts, strict=True)]
         settings = {"tool": tool, "config": config}
         manifests.append(
-            map_stage("execute", tool.name, execute_shard, pairs, settings, runtime.root)
+            map_stage(
+                "execute",
+                tool.name,
+                execute_shard.with_options(tags={f"tool:{tool.name}"}),
+                pairs,
+                settings,
+                runtime.root,
+                runtime=runtime,
+            )
         )
+    record_calls(manifests, texts, tools, runtime.root)
     report_stage("execute", manifests)
     return manifests

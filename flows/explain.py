@@ -2,13 +2,14 @@
 
 from tasks.prepare import tool_refs
 from tasks.resources import get_model, get_tool
-from toolformer_core.config import PipelineConfig, Runtime, per_tool
+from toolformer_core.calling import run_call
+from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ConfigError
-from toolformer_core.execute import run_call
 from toolformer_core.explain import Explanation, explain_call
 from toolformer_core.models import check_device, resolve_model
 from toolformer_core.notation import END, START, ParsedCall, parse_call
 from toolformer_core.records import Document, Outcome
+from toolformer_core.settings import per_tool
 from toolformer_core.tools.base import Tool, context_of
 
 
@@ -28,7 +29,7 @@ def explain_text(
     parsed = parse_call(f"{START}{call.strip()}{END}" if is_open else call.strip())
     check_device(runtime.device)
     enabled = config.tools.model_copy(update={"enabled": (parsed.tool,)})
-    tool = get_tool(tool_refs(enabled, runtime.home)[0])
+    tool = get_tool(tool_refs(enabled, runtime)[0])
     known = result if result is not None else parsed.result
     answer = known if known is not None else _answer(parsed, tool, document, config)
     reference = resolve_model(config.model, runtime.home)

@@ -1,4 +1,4 @@
-"""A tuned model at work: generation, evaluation on its own, and single tool calls."""
+"""A tuned model at work: generation, and evaluation on its own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,23 +8,22 @@ from typing import Any
 from flows.evaluate import evaluate
 from tasks.prepare import tool_refs
 from tasks.publish import read_model_description
-from tasks.resources import get_model, get_tool
+from tasks.resources import get_caller, get_model
 from toolformer_core.benchmarks.registry import load_benchmark
 from toolformer_core.config import (
     DecodeConfig,
     EvaluateConfig,
     ExecuteConfig,
-    ModelConfig,
     PipelineConfig,
     Runtime,
-    ToolsConfig,
 )
+from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.decode import Decoder
-from toolformer_core.execute import run_call
 from toolformer_core.models import resolve_model
 from toolformer_core.overrides import edit, parse_config
 from toolformer_core.presets import demo
-from toolformer_core.tools.base import NO_DOCUMENT, CallContext
+from toolformer_core.settings import ModelConfig
+from toolformer_core.tools.base import NO_DOCUMENT
 
 
 def generate_text(
@@ -39,13 +38,15 @@ def generate_text(
     base, known_tools, known_decode = _description(model)
     changed = {name: value for name, value in decode.items() if value is not None}
     enabled = tuple(tools) if tools is not None else known_tools.enabled
-    refs = tool_refs(known_tools.model_copy(update={"enabled": enabled}), runtime.home)
+    refs = tool_refs(known_tools.model_copy(update={"enabled": enabled}), runtime)
     reference = resolve_model(_tuned(model, base), runtime.home)
     decoder = Decoder(
         get_model(reference, runtime.device, runtime.token_budget),
-        {ref.name: get_tool(ref, at_inference=True) for ref in refs},
+        {
+            ref.name: get_caller(ref, ExecuteConfig(), runtime.tool_calls, at_inference=True)
+            for ref in refs
+        },
         known_decode.model_copy(update=changed),
-        ExecuteConfig(),
     )
     generation = decoder.generate([text], [NO_DOCUMENT])[0]
     return {"text": generation.completion, "calls": [asdict(call) for call in generation.calls]}
@@ -67,25 +68,9 @@ def evaluate_model(
         load_benchmark(spec, 1, config.evaluate.seed)
     tuned = resolve_model(_tuned(model, base), runtime.home)
     reference = resolve_model(base, runtime.home)
-    refs = tool_refs(tools, runtime.home)
+    refs = tool_refs(tools, runtime)
     _, scores = evaluate(reference, tuned, refs, config.evaluate, config.execute, runtime)
     return scores
-
-
-def call_one_tool(name: str, argument: str, date: str | None, runtime: Runtime) -> dict[str, Any]:
-    """Outcome, reason, result and latency of one call."""
-    ref = tool_refs(ToolsConfig(enabled=(name,)), runtime.home)[0]
-    context = CallContext(document_id="", url=None, date=date)
-    tool = get_tool(ref, at_inference=True)
-    outcome, reason, result, latency = run_call(tool, argument, context, ExecuteConfig())
-    return {
-        "tool": name,
-        "argument": argument,
-        "outcome": outcome,
-        "reason": reason,
-        "result": result,
-        "latency_seconds": latency,
-    }
 
 
 def _description(model: Path) -> tuple[ModelConfig, ToolsConfig, DecodeConfig]:

@@ -34,6 +34,12 @@ ProposerOption = Annotated[
         "--proposer", help="Address of a model server that proposes calls: http://HOST:PORT/v1"
     ),
 ]
+ReplayOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--replay", help="cassette.parquet of an earlier run: its answers replace the tools."
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="torch device: cpu, cuda, cuda:1 ...")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
 RunOption = Annotated[Path, typer.Option("--out", help="Output folder of a run.")]

@@ -6,13 +6,14 @@ from tasks.index import flat_settings
 from tasks.prepare import check_tools
 from tasks.publish import RUN_FILE, read_run, record_run
 from toolformer_core.benchmarks.registry import load_benchmark
-from toolformer_core.config import PipelineConfig, Runtime, per_tool
+from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.corpus import read_corpus
 from toolformer_core.errors import ConfigError
 from toolformer_core.heuristics import check_heuristic
 from toolformer_core.models import check_device, resolve_model
 from toolformer_core.overrides import parse_config
 from toolformer_core.records import Document
+from toolformer_core.settings import per_tool
 from toolformer_core.shards import read_manifest
 
 
@@ -71,7 +72,7 @@ def check_inputs(config: PipelineConfig, runtime: Runtime, *, annotate_only: boo
     Raises: ConfigError or CorpusError naming the input, its value and the cure.
     """
     check_device(runtime.device)
-    check_tools(config.tools)
+    check_tools(config.tools, runtime)
     for tool in config.tools.enabled:
         check_heuristic(per_tool(config.sample.document_heuristic, tool, "document_heuristic"))
     rows = read_corpus(config.corpus)

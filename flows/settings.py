@@ -46,5 +46,3 @@ def apply_defaults() -> None:
     database = home().absolute() / "prefect"
     if os.environ.setdefault("PREFECT_HOME", str(database)) == str(database):
         database.mkdir(parents=True, exist_ok=True)  # Prefect warns if its parent is missing
-    # bm25s sets its own logger to DEBUG on import; a filter outlives that.
-    logging.getLogger("bm25s").addFilter(lambda record: record.levelno >= logging.WARNING)

@@ -196,6 +196,25 @@ def _predicted(tool: Mapping[str, Any], name: str, scale: float) -> str:  # Any:
     return f"{predicted} ({held_out})"
 
 
+def print_tools(rows: Sequence[Mapping[str, Any]]) -> None:
+    """One line per tool."""
+    names = ["tool", "parameters", "version", "health", "ms a call", "description"]
+    print_rows(
+        names,
+        [
+            (
+                row["name"],
+                row.get("signature"),
+                row.get("version"),
+                row["health"],
+                f"{row['seconds_per_call'] * 1000:.1f}" if "seconds_per_call" in row else None,
+                row.get("description"),
+            )
+            for row in rows
+        ],
+    )
+
+
 def print_plain(line: str) -> None:
     """A line in which brackets are text, not markup."""
     Console().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tasks._policies import effect_task
-from tasks.resources import ToolRef, get_annotator, get_tool
+from tasks.resources import ToolRef, get_annotator, get_caller
 from toolformer_core.calibrate import NotCalibrated, ToolCalibration, calibrate_tool
 from toolformer_core.config import (
     CorpusConfig,
@@ -53,9 +53,8 @@ def calibrate_documents(
     """Settings of one tool, from the documents."""
     annotator = Annotator(
         lm=get_annotator(model, config.proposer, runtime),
-        tool=get_tool(tool),
+        caller=get_caller(tool, config.execute, runtime.tool_calls),
         sample=for_tool(config, tool.name),
-        execute=config.execute,
         score=config.score,
         documents_per_shard=config.corpus.documents_per_shard,
         progress=lambda items, what: tqdm(

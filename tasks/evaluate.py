@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks._policies import effect_task, shard_task
-from tasks.resources import ToolRef, get_model, get_tool
+from tasks.resources import ToolRef, get_caller, get_model
 from toolformer_core.benchmarks.registry import load_benchmark
 from toolformer_core.config import Arm, EvaluateConfig, ExecuteConfig, Runtime
 from toolformer_core.evaluate import STAGE_VERSION, evaluate_arm, score_arm
@@ -34,9 +34,11 @@ def evaluate_shard(
         load_benchmark(benchmark, config.limit, config.seed),
         arm,
         # No clock: an item without a date must not be answered differently tomorrow.
-        {tool.name: get_tool(tool) for tool in tools},
+        {
+            tool.name: get_caller(tool, execute, runtime.tool_calls, is_complete=False)
+            for tool in tools
+        },
         config.decode,
-        execute,
     )
     name = f"{benchmark.partition('=')[0]}-{arm}"
     return write_shard(

@@ -1,22 +1,33 @@
-"""Execute: one shard of proposed calls in, their outcomes out."""
+"""Execute: one shard of proposed calls in, their outcomes out; and the cassette of a run."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tasks._policies import shard_task
-from tasks.resources import ToolRef, get_tool
-from toolformer_core.config import ExecuteConfig
+from tasks._policies import effect_task, shard_task
+from tasks.resources import ToolRef, get_caller, get_tool
+from toolformer_core.config import ExecuteConfig, Runtime
 from toolformer_core.execute import STAGE_VERSION, count_outcomes, execute_calls
 from toolformer_core.records import Document, ExecutedCall, ProposedCall
-from toolformer_core.shards import ShardRef, read_shard, write_shard
+from toolformer_core.shards import ShardRef, read_manifest, read_shard, write_shard
+from toolformer_core.tools.cassette import RecordedCall, write_cassette
+from toolformer_core.tools.described import describe
+
+CASSETTE = "cassette.parquet"
 
 
 @shard_task("execute", STAGE_VERSION)
 def execute_shard(
-    proposed: ShardRef, documents: ShardRef, tool: ToolRef, config: ExecuteConfig, folder: Path
+    proposed: ShardRef,
+    documents: ShardRef,
+    tool: ToolRef,
+    config: ExecuteConfig,
+    folder: Path,
+    runtime: Runtime,
 ) -> ShardRef:
     """Run the tool on every proposed call of the shard."""
     by_id = {document.document_id: document for document in read_shard(documents, Document)}
-    executed = execute_calls(read_shard(proposed, ProposedCall), by_id, get_tool(tool), config)
+    caller = get_caller(tool, config, runtime.tool_calls)
+    executed = execute_calls(read_shard(proposed, ProposedCall), by_id, caller)
     return write_shard(
         executed,
         ExecutedCall,
@@ -24,3 +35,36 @@ def execute_shard(
         shard_index=proposed.shard_index,
         counts=count_outcomes(executed),
     )
+
+
+@effect_task
+def record_calls(
+    manifests: Sequence[Path],
+    documents: Sequence[ShardRef],
+    tools: Sequence[ToolRef],
+    root: Path,
+) -> Path:
+    """Write what the tools answered to ROOT/cassette.parquet, from which it can be replayed."""
+    path = root / CASSETTE
+    described = [describe(get_tool(tool)) for tool in tools]
+    write_cassette(_recorded(manifests, documents), described, path)
+    return path
+
+
+def _recorded(manifests: Sequence[Path], documents: Sequence[ShardRef]) -> Iterator[RecordedCall]:
+    for manifest in manifests:
+        for calls, texts in zip(read_manifest(manifest).shards, documents, strict=True):
+            by_id = {document.document_id: document for document in read_shard(texts, Document)}
+            for call in read_shard(calls, ExecutedCall):
+                yield RecordedCall(
+                    tool=call.tool,
+                    tool_version=call.tool_version,
+                    argument=call.argument,
+                    document_id=call.document_id,
+                    url=by_id[call.document_id].url,
+                    date=by_id[call.document_id].date,
+                    outcome=call.outcome,
+                    reason=call.outcome_reason,
+                    result=call.result,
+                    latency_seconds=call.latency_seconds,
+                )

@@ -1,16 +1,19 @@
 """What the stages need before they start: the model as a folder, the tools with their data."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from tasks._policies import effect_task
-from tasks.resources import ToolRef
-from toolformer_core.config import CorpusConfig, ModelConfig, Runtime, ToolsConfig, WikiSearchConfig
+from tasks.resources import ToolRef, ToolSource, open_tool, recorded_tool
+from toolformer_core.config import CorpusConfig, Runtime
+from toolformer_core.config_tools import ToolsConfig, WikiSearchConfig
 from toolformer_core.corpus import STAGE_VERSION, corpus_digest, read_corpus
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.models import ModelRef, resolve_model
 from toolformer_core.records import Document
-from toolformer_core.tools.registry import build_tool, check_tool_names
-from toolformer_core.tools.wiki_search import INDEX_FORMAT, build_index, passage_of
+from toolformer_core.settings import ModelConfig
+from toolformer_core.tools.registry import SEARCHING_TOOLS
+from toolformer_core.tools.search_index import INDEX_FORMAT, Passage, build_index, passage_of
 
 _PASSAGE_CHARS = 600
 
@@ -24,47 +27,68 @@ def prepare_model(config: ModelConfig, runtime: Runtime) -> ModelRef:
 @effect_task
 def prepare_tools(config: ToolsConfig, runtime: Runtime) -> list[ToolRef]:
     """References of the enabled tools, the search index built if it is not there."""
-    return tool_refs(config, runtime.home)
+    return tool_refs(config, runtime)
 
 
-def tool_refs(config: ToolsConfig, home: Path) -> list[ToolRef]:
+def tool_refs(config: ToolsConfig, runtime: Runtime) -> list[ToolRef]:
     """References of the enabled tools; see prepare_tools."""
-    check_tool_names(config.enabled)
-    return [_tool_ref(name, config, home) for name in config.enabled]
+    return [tool_ref(name, config, runtime) for name in config.enabled]
 
 
-def _tool_ref(name: str, config: ToolsConfig, home: Path) -> ToolRef:
-    snippet = config.wiki_search.max_snippet_chars
-    index = _search_index(config.wiki_search, home) if name == "WikiSearch" else None
-    tool = build_tool(name, index_folder=index, max_snippet_chars=snippet, today=None)
+def tool_ref(name: str, config: ToolsConfig, runtime: Runtime) -> ToolRef:
+    """The reference of one tool, its search index built if it is not there.
+
+    Raises: ConfigError for an unknown name, or a tool that lacks something.
+    """
+    searches = name in SEARCHING_TOOLS and runtime.replay is None
+    index = search_index(config.wiki_search, runtime.home) if searches else None
+    source = ToolSource(config=config, index_folder=index, runtime=runtime)
+    replayed = runtime.replay
+    tool = recorded_tool(name, replayed) if replayed else open_tool(name, source)
     return ToolRef(
-        name=name,
-        digest=fingerprint(tool.version, tool.prompt),
-        index_folder=str(index.absolute()) if index else None,
-        max_snippet_chars=snippet,
+        name=name, digest=fingerprint(tool.version, tool.prompt), source=source.model_dump_json()
     )
 
 
-def _search_index(config: WikiSearchConfig, home: Path) -> Path:
-    """The folder of the passage index, named by the content of its sources."""
-    passages = _passages(config)
-    identity = fingerprint(corpus_digest(passages), STAGE_VERSION, INDEX_FORMAT)
-    folder = home / "indexes" / identity
-    if not folder.exists():
-        documents = (row for row in read_corpus(passages) if isinstance(row, Document))
-        build_index((passage_of(document) for document in documents), folder)
+def search_index(config: WikiSearchConfig, home: Path) -> Path:
+    """The folder of the passage index, absolute: the one of the settings, else built here."""
+    folder = index_folder(config, home)
+    if config.index is None and not folder.exists():
+        build_index(read_passages(config), folder)
     return folder
 
 
+def index_folder(config: WikiSearchConfig, home: Path) -> Path:
+    """Where the index is: as the settings say, else by the content of its sources."""
+    if config.index is not None:
+        return Path(config.index).absolute()
+    digest = corpus_digest(_passages(config))
+    return (home / "indexes" / fingerprint(digest, STAGE_VERSION, INDEX_FORMAT)).absolute()
+
+
+def read_passages(config: WikiSearchConfig) -> Iterator[Passage]:
+    """The passages of the sources, streamed."""
+    rows = read_corpus(_passages(config))
+    return (passage_of(row) for row in rows if isinstance(row, Document))
+
+
 def _passages(config: WikiSearchConfig) -> CorpusConfig:
-    return CorpusConfig(sources=config.passages, max_document_chars=_PASSAGE_CHARS)
+    return CorpusConfig(
+        sources=config.passages, min_document_chars=1, max_document_chars=_PASSAGE_CHARS
+    )
 
 
-def check_tools(config: ToolsConfig) -> None:
-    """Refuse unknown tools and missing passages without building anything.
+def check_tools(config: ToolsConfig, runtime: Runtime) -> None:
+    """Refuse unknown tools and missing passages without building an index.
 
     Raises: ConfigError naming the tool or the source.
     """
-    check_tool_names(config.enabled)
-    if "WikiSearch" in config.enabled:
-        corpus_digest(_passages(config.wiki_search))
+    if runtime.replay is not None:
+        for name in config.enabled:
+            recorded_tool(name, runtime.replay)
+        return
+    if set(SEARCHING_TOOLS) & set(config.enabled):
+        index_folder(config.wiki_search, runtime.home)
+    for name in config.enabled:
+        if name not in SEARCHING_TOOLS:
+            open_tool(name, ToolSource(config=config, index_folder=None, runtime=runtime))

@@ -3,18 +3,27 @@
 import datetime
 import functools
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
-from toolformer_core.config import ProposerConfig, Runtime
+from prefect.blocks.system import Secret
+
+from toolformer_core.calling import Caller, ToolCaller
+from toolformer_core.config import ExecuteConfig, ProposerConfig, Runtime
+from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.lm import LanguageModel
-from toolformer_core.models import ModelRef, load_model
+from toolformer_core.models import ModelRef, load_model, resolve_model
+from toolformer_core.settings import ModelConfig, Settings, per_tool
 from toolformer_core.tools.base import Tool
-from toolformer_core.tools.registry import build_tool
+from toolformer_core.tools.cassette import RecordedTool, ReplayCaller, read_descriptions
+from toolformer_core.tools.registry import Services, build_tool, isolated_build, rules_of
+from toolformer_core.tools.secret_values import environment_lookup
 
-_LOADING = threading.Lock()
+_LOADING = threading.RLock()  # a tool may load a model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +32,15 @@ class ToolRef:
 
     name: str
     digest: str
-    index_folder: str | None
-    max_snippet_chars: int
+    source: str  # ToolSource as JSON
+
+
+class ToolSource(Settings):
+    """What a tool is built from, or where the cassette lies that replaces it."""
+
+    config: ToolsConfig
+    index_folder: Path | None
+    runtime: Runtime
 
 
 @functools.lru_cache(maxsize=2)
@@ -58,12 +74,107 @@ def _served(ref: ModelRef, proposer: ProposerConfig, runtime: Runtime) -> Langua
     return ServedLanguageModel(client, local, proposer, runtime.proposer_requests)
 
 
-@functools.lru_cache(maxsize=32)
-def get_tool(ref: ToolRef, *, at_inference: bool = False) -> Tool:
+def get_tool(ref: ToolRef, *, at_inference: bool = False, timeout_seconds: float = 10.0) -> Tool:
     """The tool for annotation, or with today's date at inference."""
-    return build_tool(
+    with _LOADING:
+        return _tool(ref, at_inference, timeout_seconds)
+
+
+@functools.lru_cache(maxsize=64)
+def _tool(ref: ToolRef, at_inference: bool, timeout_seconds: float) -> Tool:
+    source = ToolSource.model_validate_json(ref.source)
+    if source.runtime.replay is not None:
+        return recorded_tool(ref.name, source.runtime.replay)
+    return open_tool(
         ref.name,
-        index_folder=Path(ref.index_folder) if ref.index_folder else None,
-        max_snippet_chars=ref.max_snippet_chars,
+        source,
         today=datetime.date.today if at_inference else None,
+        timeout_seconds=timeout_seconds,
     )
+
+
+def open_tool(
+    name: str,
+    source: ToolSource,
+    *,
+    today: Callable[[], datetime.date] | None = None,
+    timeout_seconds: float = 10.0,
+) -> Tool:
+    """The tool built anew.
+
+    Raises: ConfigError for an unknown name, or a tool that lacks something.
+    """
+    runtime = source.runtime
+
+    def load_reader(config: ModelConfig) -> tuple[LanguageModel, str]:
+        reference = resolve_model(config, runtime.home)
+        return get_model(reference, runtime.device, runtime.token_budget), reference.digest
+
+    services = Services(
+        index_folder=source.index_folder,
+        load_reader=load_reader,
+        lookup=look_up_secret,
+        timeout_seconds=timeout_seconds,
+        today=today,
+    )
+    return build_tool(name, source.config, services)
+
+
+def recorded_tool(name: str, cassette: Path) -> RecordedTool:
+    """The tool as a cassette describes it.
+
+    Raises: ConfigError if it is not on the cassette.
+    """
+    recorded = read_descriptions(cassette)
+    if name not in recorded:
+        raise ConfigError(
+            f"tool {name!r} is not on the cassette {cassette}; recorded: {', '.join(recorded)}"
+        )
+    return RecordedTool(recorded[name], rules_of(name))
+
+
+def get_caller(
+    ref: ToolRef,
+    config: ExecuteConfig,
+    max_calls: int,
+    *,
+    at_inference: bool = False,
+    is_complete: bool = True,
+) -> Caller:
+    """What answers the calls of a tool, once per process: all shards share its limits.
+
+    `is_complete`: a cassette must have all answers; else a call that it lacks has failed.
+    """
+    seconds = per_tool(config.timeout_seconds, ref.name, "execute.timeout_seconds")
+    resolved = config.model_copy(update={"timeout_seconds": seconds})
+    with _LOADING:
+        return _caller(ref, resolved, max_calls, at_inference, is_complete)
+
+
+@functools.lru_cache(maxsize=64)
+def _caller(
+    ref: ToolRef, config: ExecuteConfig, max_calls: int, at_inference: bool, is_complete: bool
+) -> Caller:
+    seconds = per_tool(config.timeout_seconds, ref.name, "execute.timeout_seconds")
+    tool = get_tool(ref, at_inference=at_inference, timeout_seconds=seconds)
+    source = ToolSource.model_validate_json(ref.source)
+    if isinstance(tool, RecordedTool) and source.runtime.replay is not None:
+        return ReplayCaller(tool, source.runtime.replay, is_complete=is_complete)
+    build = isolated_build(ref.name, source.config)
+    return ToolCaller(tool, config, build=build, max_calls=max_calls)
+
+
+def look_up_secret(source: str, name: str) -> str:
+    """The value of a secret: of the environment, or of a Prefect Secret block.
+
+    Raises: ConfigError if it is not there.
+    """
+    if source != "prefect":
+        return environment_lookup(source, name)
+    try:
+        block = cast("Secret[str]", Secret.load(name))  # a coroutine only inside another
+        return block.get()
+    except ValueError as error:
+        raise ConfigError(
+            f"Prefect has no Secret block {name!r}; make one in the UI under Blocks"
+        ) from error

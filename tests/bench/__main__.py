@@ -1,4 +1,4 @@
-"""Measurements: `python -m tests.bench [annotate|memory] [--corpus PATH]`; figures go to .bench/.
+"""Measurements: `python -m tests.bench WHAT [--corpus PATH]`; figures go to .bench/.
 
 annotate: sampling and filtering of Calculator calls, three ways
 
@@ -11,6 +11,7 @@ documents, model, seeds and settings, without the look-ahead guard, so that all 
 work. Ours then scores the calls that the literal version found, and the kept sets are compared.
 
 memory: peak memory of `toolformer annotate` on a corpus and on one ten times as large.
+search, translation: the tools against other ways; faults: tools that ail; see these modules.
 """
 
 import argparse
@@ -29,15 +30,11 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import settings
+from tests.bench import faults, search, translation
 from tests.bench.baselines import Found, TokenCounter, annotate
-from toolformer_core.config import (
-    WIKIPEDIA_SAMPLE,
-    CorpusConfig,
-    ExecuteConfig,
-    ModelConfig,
-    SampleConfig,
-    ScoreConfig,
-)
+from toolformer_core.calling import ToolCaller
+from toolformer_core.config import CorpusConfig, ExecuteConfig, SampleConfig, ScoreConfig
+from toolformer_core.config_tools import WIKIPEDIA_SAMPLE
 from toolformer_core.corpus import read_corpus
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import score_calls
@@ -47,6 +44,7 @@ from toolformer_core.losses import weighted_loss
 from toolformer_core.models import load_model, resolve_model
 from toolformer_core.records import Document, ExecutedCall, Outcome, ScoredCall
 from toolformer_core.sample import sample_calls
+from toolformer_core.settings import ModelConfig
 from toolformer_core.tools.base import context_of
 from toolformer_core.tools.calculator import Calculator
 
@@ -84,7 +82,7 @@ def run_ours(lm: HFLanguageModel, texts: Sequence[Document], config: SampleConfi
     by_id, tool = {text.document_id: text for text in texts}, Calculator()
     started = time.perf_counter()
     calls, _ = sample_calls(texts, lm, tool, config, num_scored_tokens=5)
-    executed = execute_calls(calls, by_id, tool, ExecuteConfig())
+    executed = execute_calls(calls, by_id, ToolCaller(tool, ExecuteConfig()))
     sampled = time.perf_counter()
     scored = score(lm, executed, by_id)
     ended = time.perf_counter()
@@ -147,7 +145,7 @@ def scoring_efficiency(
     """Share of scoring time in matrix products, and its rate as a fraction of this machine's."""
     by_id, tool = {text.document_id: text for text in texts}, Calculator()
     calls, _ = sample_calls(texts, lm, tool, config, num_scored_tokens=5)
-    executed = execute_calls(calls, by_id, tool, ExecuteConfig())
+    executed = execute_calls(calls, by_id, ToolCaller(tool, ExecuteConfig()))
     counter = TokenCounter(lm.model)
     started = time.perf_counter()
     scored = score(lm, executed, by_id)
@@ -335,6 +333,13 @@ def store(name: str, figures: Figures) -> None:
 
 def main() -> None:
     """Run, print and store."""
+    tools = {"faults": faults, "search": search, "translation": translation}
+    if sys.argv[1:2] and sys.argv[1] in tools:
+        module = tools[sys.argv[1]]
+        parser = argparse.ArgumentParser(description=module.__doc__.splitlines()[0])
+        module.add_arguments(parser)
+        store(sys.argv[1], module.main(parser.parse_args(sys.argv[2:])))
+        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", default="annotate", choices=["annotate", "memory"])
     parser.add_argument("--corpus", default=WIKIPEDIA_SAMPLE, help="as corpus.sources")

@@ -249,10 +249,8 @@ def model_ref(digest="m", path="/one"):
     return ModelRef(path=path, digest=digest, dtype="float32")
 
 
-def tool_ref(digest="t", index_folder=None):
-    return ToolRef(
-        name="Calculator", digest=digest, index_folder=index_folder, max_snippet_chars=200
-    )
+def tool_ref(digest="t", source="{}"):
+    return ToolRef(name="Calculator", digest=digest, source=source)
 
 
 # Parameter name -> (a value, one that gives the same result, others that do not).
@@ -268,8 +266,8 @@ VALUES = {
     "augmented": SHARDS,
     "model": MODEL,
     "base": MODEL,
-    "tool": (tool_ref(), tool_ref(index_folder="/two"), [tool_ref("u")]),
-    "tools": ([tool_ref()], [tool_ref(index_folder="/two")], [[tool_ref("u")], []]),
+    "tool": (tool_ref(), tool_ref(source="two"), [tool_ref("u")]),
+    "tools": ([tool_ref()], [tool_ref(source="two")], [[tool_ref("u")], []]),
     "content_digest": ("c", "c", ["d"]),
     "benchmark": ("dateset", "dateset", ["word_problems"]),
     "benchmark_digest": ("", "", ["x"]),

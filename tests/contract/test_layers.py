@@ -28,6 +28,7 @@ TORCH_MODULES = (
     "hf_lm",
     "hf_model",
     "hf_reading",
+    "hf_translation",
     "hf_tree",
     "hf_packing",
     "hf_probe",
@@ -189,7 +190,7 @@ def test_layers_broken_rule_is_found(tmp_path, name, source, expected):
     ("name", "source"),
     [
         ("toolformer_core/evaluate.py", "from toolformer_core.decode import Decoder"),
-        ("toolformer_core/decode.py", "from toolformer_core.execute import run_call\nimport torch"),
+        ("toolformer_core/decode.py", "from toolformer_core.calling import run_call\nimport torch"),
         ("toolformer_core/readers/hub.py", "def f():\n    import datasets"),
         ("tasks/index.py", "import duckdb"),
         ("tasks/track.py", "from mlflow import x"),

@@ -1,27 +1,35 @@
 """What every built-in tool promises, whatever it does."""
 
+import dataclasses
 import datetime
+import json
 import re
 
 import pytest
+from PIL import Image, ImageDraw
 
+from toolformer_core.calling import run_call
 from toolformer_core.config import ExecuteConfig
+from toolformer_core.config_tools import OcrConfig, PythonTool, ToolsConfig
 from toolformer_core.errors import ConfigError, ToolInputRejected
-from toolformer_core.execute import run_call
+from toolformer_core.models import ModelRef, load_model
 from toolformer_core.notation import parse_call, render_call_with_result
 from toolformer_core.records import Outcome
 from toolformer_core.tools.base import CallContext
-from toolformer_core.tools.registry import (
-    TOOL_CLASSES,
-    TOOL_NAMES,
-    build_tool,
-    check_tool_names,
-)
-from toolformer_core.tools.wiki_search import Passage, build_index
+from toolformer_core.tools.described import describe
+from toolformer_core.tools.registry import BUILT_IN, Services, build_tool, isolated_build, rules_of
+from toolformer_core.tools.search_index import Passage, build_index
 
 CONTEXT = CallContext(document_id="d", url="https://example.org/a", date="2014-03-04")
 
-GOOD_ARGUMENTS = {"Calculator": "34 + 57", "Calendar": "", "WikiSearch": '"honey bees"'}
+GOOD_ARGUMENTS = {
+    "Calculator": "34 + 57",
+    "Calendar": "",
+    "WikiSearch": '"honey bees"',
+    "QA": "What do bees make?",
+    "MT": "O homem suprimido",
+    "OCR": "![receipt](receipt.png)",
+}
 
 HOSTILE_ARGUMENTS = [
     "",
@@ -45,9 +53,28 @@ def index_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=TOOL_NAMES)
-def tool(request, index_folder):
-    return build_tool(request.param, index_folder=index_folder)
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    image = Image.new("RGB", (400, 80), "white")
+    ImageDraw.Draw(image).text((20, 20), "Total 41.50", fill="black", font_size=36)
+    image.save(folder / "receipt.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(index_folder, images, tiny_llama_folder):
+    """Every built-in tool, twice: as at first, and anew."""
+    reference = ModelRef(path=str(tiny_llama_folder), digest="", dtype="float32")
+    lm = load_model(reference, "cpu", 4096)
+    services = Services(index_folder=index_folder, load_reader=lambda config: (lm, "tiny"))
+    config = ToolsConfig(ocr=OcrConfig(folder=str(images)))
+    return {name: [build_tool(name, config, services) for _ in range(2)] for name in BUILT_IN}
+
+
+@pytest.fixture(params=BUILT_IN)
+def tool(request, built):
+    return built[request.param][0]
 
 
 def test_tool_describes_itself(tool):
@@ -58,12 +85,12 @@ def test_tool_describes_itself(tool):
     assert f"[{tool.name}(" in tool.prompt
 
 
-def test_tool_good_argument_same_text_each_time(tool, index_folder):
+def test_tool_good_argument_same_text_each_time(tool, built):
     argument = GOOD_ARGUMENTS[tool.name]
     result = tool.call(argument, CONTEXT)
     assert result == result.strip() != ""
     assert tool.call(argument, CONTEXT) == result
-    again = build_tool(tool.name, index_folder=index_folder)
+    again = built[tool.name][1]
     assert (again.call(argument, CONTEXT), again.version) == (result, tool.version)
 
 
@@ -95,28 +122,75 @@ def test_tool_is_right_where_the_text_states_the_result(tool):
     assert tool.is_right(result, f" {result}") is (None if tool.name == "WikiSearch" else True)
 
 
-def test_registry_names_are_those_of_the_tools(index_folder):
-    built = [build_tool(name, index_folder=index_folder) for name in TOOL_NAMES]
-    assert [tool.name for tool in built] == list(TOOL_NAMES)
-    assert [type(tool) for tool in built] == list(TOOL_CLASSES)
+def test_tool_depends_on_no_more_of_the_context_than_it_says(tool):
+    argument = GOOD_ARGUMENTS[tool.name]
+    other = {"document_id": "other", "url": "https://example.org/other", "date": "1999-12-31"}
+    hidden = {name: value for name, value in other.items() if name not in tool.context_fields}
+    context = dataclasses.replace(CONTEXT, **hidden)
+    assert tool.call(argument, context) == tool.call(argument, CONTEXT)
+
+
+def test_tool_rules_without_the_tool_are_the_tools_own(tool):
+    rules = rules_of(tool.name)
+    for before, after in (
+        ("She has", " 3 bees."),
+        ("It is", " Tuesday"),
+        ("O homem", " ("),
+        ("", ""),
+    ):
+        assert rules.can_help_at(before, after, CONTEXT) == tool.can_help_at(before, after, CONTEXT)
+        assert rules.is_right("3", after) == tool.is_right("3", after)
+
+
+def test_tool_is_described_by_its_schema(tool):
+    about = describe(tool)
+    assert json.loads(about.parameters) == tool.parameters
+    assert bool(tool.parameters["properties"]) is tool.takes_argument
+
+
+def test_registry_names_are_those_of_the_tools(built):
+    assert [tool.name for tool, _ in built.values()] == list(BUILT_IN)
 
 
 def test_registry_unknown_name_is_refused_with_the_known_ones():
-    expected = re.escape("unknown tool 'QA'; known tools: Calculator, Calendar, WikiSearch")
-    with pytest.raises(ConfigError, match=expected):
-        check_tool_names(["Calculator", "QA"])
-    with pytest.raises(ConfigError, match=expected):
-        build_tool("QA", index_folder=None)
+    config = ToolsConfig(own=(PythonTool(function="tests.support.own_tools:convert"),))
+    expected = f"unknown tool 'Oracle'; known tools: {', '.join(BUILT_IN)}, convert"
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        build_tool("Oracle", config, Services())
 
 
-def test_registry_search_without_index_is_refused():
-    with pytest.raises(ConfigError, match="search index"):
-        build_tool("WikiSearch", index_folder=None)
+def test_registry_own_tool_with_the_name_of_a_built_in_one_is_refused():
+    function = "tests.support.own_tools:convert"
+    config = ToolsConfig(own=(PythonTool(function=function, name="Calculator"),))
+    with pytest.raises(ConfigError, match="a built-in tool has that name"):
+        build_tool("Calculator", config, Services())
+
+
+@pytest.mark.parametrize("name", ["WikiSearch", "QA"])
+def test_registry_search_without_index_is_refused(name):
+    with pytest.raises(ConfigError, match="needs a search index; build one with toolformer index"):
+        build_tool(name, ToolsConfig(), Services())
+
+
+def test_registry_reader_that_is_not_there_is_refused(index_folder):
+    with pytest.raises(ConfigError, match=re.escape("set tools.qa.reader or tools.qa.url")):
+        build_tool("QA", ToolsConfig(), Services(index_folder=index_folder))
+
+
+def test_registry_what_can_hang_is_built_in_another_process():
+    function = "tests.support.own_tools:convert"
+    config = ToolsConfig(own=(PythonTool(function=function),))
+    names = [*BUILT_IN, "convert"]
+    isolated = [name for name in names if isolated_build(name, config)]
+    assert isolated == ["MT", "OCR", "convert"]
+    here = ToolsConfig(own=(PythonTool(function=function, isolated=False),))
+    assert isolated_build("convert", here) is None
 
 
 def test_registry_clock_reaches_the_calendar():
     context = CallContext(document_id="", url=None, date=None)
-    today = build_tool("Calendar", index_folder=None, today=lambda: datetime.date(2023, 1, 30))
+    clocked = Services(today=lambda: datetime.date(2023, 1, 30))
+    today = build_tool("Calendar", ToolsConfig(), clocked)
     assert today.call("", context) == "Today is Monday, January 30, 2023."
     with pytest.raises(ToolInputRejected):
-        build_tool("Calendar", index_folder=None).call("", context)
+        build_tool("Calendar", ToolsConfig(), Services()).call("", context)

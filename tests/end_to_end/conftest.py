@@ -1,12 +1,14 @@
 """One finished run of the whole pipeline, shared by all end-to-end tests."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
+from flows import cli
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.overrides import parse_config
 
@@ -99,3 +101,21 @@ def finished(project, prefect_server):
     from flows.pipeline import run_pipeline
 
     return project, run_pipeline(project.config, project.runtime)
+
+
+@pytest.fixture
+def invoke(monkeypatch, capsys):
+    """(exit code, standard output, standard error) of a command line."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["toolformer", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        output, errors = capsys.readouterr()
+        return code, output, errors
+
+    return run

@@ -10,10 +10,11 @@ import sys
 
 import pytest
 
-from flows import cli
+from flows.inputs import build_config
 from tasks.index import funnel
 from tests.support.servers import serving
 from toolformer_core.overrides import parse_config, parse_yaml
+from toolformer_core.tools.registry import BUILT_IN
 
 COMMANDS = [
     [],
@@ -29,25 +30,8 @@ COMMANDS = [
     ["tools"],
     ["tools", "list"],
     ["tools", "call"],
+    ["index"],
 ]
-
-
-@pytest.fixture
-def invoke(monkeypatch, capsys):
-    """(exit code, standard output, standard error) of a command line."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["toolformer", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        output, errors = capsys.readouterr()
-        return code, output, errors
-
-    return run
 
 
 def assert_one_line(outcome, *expected):
@@ -223,13 +207,13 @@ def test_calibrate_of_one_document_says_that_nothing_can_be_judged(calibrate):
 
 
 def test_corpus_option_takes_all_documents(project, tmp_path):
-    config = cli._config("demo", None, None, ["texts.jsonl"], None, None)
+    config = build_config("demo", None, None, ["texts.jsonl"], None, None)
     assert (config.corpus.max_documents, config.corpus.sample_seed) == (None, None)
     path = tmp_path / "settings.yaml"
     path.write_text(
         project.config_file.read_text().replace("sources:", "max_documents: 5\n  sources:")
     )
-    config = cli._config("demo", path, None, ["texts.jsonl"], None, None)
+    config = build_config("demo", path, None, ["texts.jsonl"], None, None)
     assert (config.corpus.sources, config.corpus.max_documents) == (("texts.jsonl",), 5)
 
 
@@ -299,7 +283,46 @@ def test_calls_json_has_one_row_per_call(invoke, finished):
 def test_tools_list_json_names_the_tools(invoke):
     code, output, _ = invoke("tools", "list", "--json")
     assert code == 0
-    assert [row["name"] for row in json.loads(output)] == ["Calculator", "Calendar", "WikiSearch"]
+    assert {row["name"] for row in json.loads(output)} == set(BUILT_IN)
+
+
+def test_index_command_builds_adds_and_is_searched(invoke, tmp_path):
+    folder = tmp_path / "index"
+    for name, text in (("a", "The mill burned in 1922."), ("b", "Bees make honey in summer.")):
+        file = tmp_path / f"{name}.jsonl"
+        row = {"text": f"{text} And so on.", "url": f"https://e.org/wiki/{name.upper()}"}
+        file.write_text(json.dumps(row))
+        build = ("index", "--passages", file, "--out", folder, "--json")
+        code, output, _ = invoke(*build)
+        assert code == 0
+        assert json.loads(output)["num_added"] == 1
+    code, output, _ = invoke(*build)
+    assert (json.loads(output)["num_passages"], json.loads(output)["num_added"]) == (2, 0)
+    searched = ("--set", f"tools.wiki_search.index={folder}")
+    _, output, _ = invoke("tools", "call", "WikiSearch", "honey bees", *searched)
+    assert output == "B > Bees make honey in summer. And so on.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--passages", "missing.jsonl", "--out", "x"], "missing.jsonl"),
+        (["--set", "tools.wiki_search.passages=[]", "--out", "x"], "sources is empty"),
+    ],
+)
+def test_index_command_bad_passages_are_one_line(invoke, arguments, expected):
+    assert_one_line(invoke("index", *arguments), expected)
+
+
+def test_search_with_an_index_that_is_not_there_is_one_line(invoke, tmp_path):
+    searched = ("--set", f"tools.wiki_search.index={tmp_path / 'none'}")
+    assert_one_line(invoke("tools", "call", "WikiSearch", "bees", *searched), "toolformer index")
+
+
+def test_replay_of_a_file_that_is_no_cassette_is_one_line(annotate, tmp_path):
+    file = tmp_path / "text"
+    file.write_text("text")
+    assert_one_line(annotate("--replay", file), "--replay", "cannot be read")
 
 
 def test_tools_call_json_has_the_result(invoke):

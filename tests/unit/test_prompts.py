@@ -9,9 +9,19 @@ from toolformer_core.notation import parse_call
 from toolformer_core.tools.base import NO_DOCUMENT, load_prompt, looks_ahead
 from toolformer_core.tools.calculator import Calculator
 from toolformer_core.tools.calendar import MONTHS, WEEKDAYS, Calendar, format_today
+from toolformer_core.tools.machine_translation import MT
+from toolformer_core.tools.ocr import OCR
+from toolformer_core.tools.qa import QA
 from toolformer_core.tools.wiki_search import WikiSearch
 
-TOOLS = {"calculator": Calculator, "calendar": Calendar, "wiki_search": WikiSearch}
+TOOLS = {
+    "calculator": Calculator,
+    "calendar": Calendar,
+    "wiki_search": WikiSearch,
+    "qa": QA,
+    "machine_translation": MT,
+    "ocr": OCR,
+}
 
 CALL = re.compile(r"\[[^\]]*\] ")
 DEMONSTRATION = re.compile(r"^Input:\n(.+)\nOutput:\n(.+)\n", re.MULTILINE)

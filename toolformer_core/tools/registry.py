@@ -1,48 +1,177 @@
-"""The built-in tools by name.
+"""Tools by name: the built-in ones, those of installed packages, and those that settings add."""
 
-Leaves out the paper's QA and MT: no model that we can ship answers or translates well enough.
-"""
-
+import dataclasses
 import datetime
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from toolformer_core.config_tools import (
+    HttpTool,
+    OpenApiTool,
+    OwnTool,
+    PythonTool,
+    ToolsConfig,
+)
 from toolformer_core.errors import ConfigError
-from toolformer_core.tools.base import Tool
-from toolformer_core.tools.calculator import Calculator
-from toolformer_core.tools.calendar import Calendar
-from toolformer_core.tools.wiki_search import WikiSearch
+from toolformer_core.lm import LanguageModel
+from toolformer_core.settings import ModelConfig
+from toolformer_core.tools.base import AnyPlace, Rules, Tool
+from toolformer_core.tools.calculator import Calculator, CalculatorRules
+from toolformer_core.tools.calendar import Calendar, CalendarRules
+from toolformer_core.tools.http_tool import http_tool
+from toolformer_core.tools.isolation import BuildTool
+from toolformer_core.tools.machine_translation import MT, TranslationRules
+from toolformer_core.tools.mcp_server import mcp_tools
+from toolformer_core.tools.ocr import OCR, OcrRules
+from toolformer_core.tools.openapi import openapi_tools
+from toolformer_core.tools.python_function import PythonFunction, installed_functions
+from toolformer_core.tools.qa import QA, LocalReader, QARules, Reader, ServedReader
+from toolformer_core.tools.search_index import SearchIndex
+from toolformer_core.tools.secret_values import Lookup, environment_lookup
+from toolformer_core.tools.translators import Translator
+from toolformer_core.tools.wiki_search import SearchRules, WikiSearch
 
-TOOL_CLASSES = (Calculator, Calendar, WikiSearch)
-TOOL_NAMES = tuple(tool.name for tool in TOOL_CLASSES)
+SEARCHING_TOOLS = ("WikiSearch", "QA")
+"""What needs a search index."""
 
 
-def check_tool_names(names: Iterable[str]) -> None:
-    """Nothing, if all names are known.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What tools need from outside; `today` is None for annotation, a clock for inference."""
 
-    Raises: ConfigError naming the first unknown one and the known ones.
+    index_folder: Path | None = None
+    load_reader: Callable[[ModelConfig], tuple[LanguageModel, str]] | None = None
+    lookup: Lookup = environment_lookup
+    timeout_seconds: float = 10.0
+    today: Callable[[], datetime.date] | None = None
+
+
+def build_tool(name: str, config: ToolsConfig, services: Services) -> Tool:
+    """The tool of that name.
+
+    Raises: ConfigError for an unknown name, or a tool that lacks something.
     """
-    for name in names:
-        if name not in TOOL_NAMES:
-            raise ConfigError(f"unknown tool {name!r}; known tools: {', '.join(TOOL_NAMES)}")
+    for entry in own_entries(config):
+        if entry.label in _BUILDERS:
+            raise ConfigError(f"tools.own {entry.label}: a built-in tool has that name")
+    if name in _BUILDERS:
+        return _BUILDERS[name](config, services)
+    known = [*_BUILDERS]
+    for entry in own_entries(config):
+        tools = {tool.name: tool for tool in own_tools(entry, services)}
+        if name in tools:
+            return tools[name]
+        known += tools
+    raise ConfigError(f"unknown tool {name!r}; known tools: {', '.join(known)}")
 
 
-def build_tool(
-    name: str,
-    *,
-    index_folder: Path | None,
-    max_snippet_chars: int = 200,
-    today: Callable[[], datetime.date] | None = None,
-) -> Tool:
-    """The tool of that name; `today` is None for annotation, a clock for inference.
+def isolated_build(name: str, config: ToolsConfig) -> BuildTool | None:
+    """How to build the tool in another process; None if it bounds itself and needs none."""
+    if name in ("MT", "OCR"):
+        return functools.partial(build_tool, name, config, Services())
+    for entry in own_entries(config):
+        if isinstance(entry, PythonTool) and entry.label == name and entry.isolated:
+            return functools.partial(PythonFunction, entry)
+    return None
 
-    Raises: ConfigError for an unknown name, or WikiSearch without an index.
+
+def own_entries(config: ToolsConfig) -> list[OwnTool]:
+    """The tools of the user's own: those of the settings, then those of installed packages."""
+    return [*config.own, *installed_functions()]
+
+
+def own_tools(entry: OwnTool, services: Services) -> list[Tool]:
+    """The tools that one entry gives.
+
+    Raises: ConfigError for one that cannot be read.
     """
-    check_tool_names([name])
-    if name == "Calculator":
-        return Calculator()
-    if name == "Calendar":
-        return Calendar(clock=today)
-    if index_folder is None:
-        raise ConfigError("WikiSearch needs the folder of a search index; build it first")
-    return WikiSearch(index_folder, max_snippet_chars)
+    if isinstance(entry, PythonTool):
+        return [PythonFunction(entry)]
+    return _remote_tools(entry.model_dump_json(), services.lookup, services.timeout_seconds)
+
+
+@functools.lru_cache(maxsize=32)
+def _remote_tools(entry_json: str, lookup: Lookup, timeout_seconds: float) -> list[Tool]:
+    """The tools of an entry that is reached over a connection, once per process."""
+    entry: OwnTool = TypeAdapter[OwnTool](OwnTool).validate_json(entry_json)
+    assert not isinstance(entry, PythonTool)
+    if isinstance(entry, HttpTool):
+        return [http_tool(entry, lookup, timeout_seconds)]
+    if isinstance(entry, OpenApiTool):
+        return openapi_tools(entry, lookup, timeout_seconds)
+    return mcp_tools(entry, lookup, timeout_seconds)
+
+
+def rules_of(name: str) -> Rules:
+    """What is known of the calls of a tool without the tool."""
+    return _RULES.get(name, AnyPlace)()
+
+
+def _search_index(services: Services, name: str) -> SearchIndex:
+    if services.index_folder is None:
+        raise ConfigError(f"{name} needs a search index; build one with toolformer index")
+    return SearchIndex(services.index_folder)
+
+
+def _wiki_search(config: ToolsConfig, services: Services) -> Tool:
+    index = _search_index(services, "WikiSearch")
+    return WikiSearch(index, config.wiki_search.max_snippet_chars)
+
+
+def _qa(config: ToolsConfig, services: Services) -> Tool:
+    return QA(_search_index(services, "QA"), _reader(config, services), config.qa)
+
+
+def _reader(config: ToolsConfig, services: Services) -> Reader:
+    """What reads passages for QA.
+
+    Raises: ConfigError if it is not there.
+    """
+    if config.qa.url is None:
+        if services.load_reader is None:
+            raise ConfigError("QA needs a model that reads; set tools.qa.reader or tools.qa.url")
+        return LocalReader(*services.load_reader(config.qa.reader))
+    # Here, because few runs need the client's package.
+    from toolformer_core.completions import CompletionsClient, served_models
+
+    model = config.qa.served_model or next(iter(served_models(config.qa.url)), None)
+    if model is None:
+        raise ConfigError(
+            f"tools.qa.url {config.qa.url} offers no model; set tools.qa.served_model"
+        )
+    return ServedReader(CompletionsClient(config.qa.url, model, max_retries=0))
+
+
+def _mt(config: ToolsConfig, services: Services) -> Tool:
+    return MT(config.mt, _load_translator)
+
+
+def _load_translator(name: str) -> Translator:
+    # Here, because it loads torch, which few runs need for a tool.
+    from toolformer_core.hf_translation import Seq2SeqTranslator
+
+    return Seq2SeqTranslator(name)
+
+
+_BUILDERS: Mapping[str, Callable[[ToolsConfig, Services], Tool]] = {
+    "QA": _qa,
+    "WikiSearch": _wiki_search,
+    "Calculator": lambda config, services: Calculator(),
+    "Calendar": lambda config, services: Calendar(clock=services.today),
+    "MT": _mt,
+    "OCR": lambda config, services: OCR(config.ocr),
+}
+
+BUILT_IN = tuple(_BUILDERS)
+
+_RULES: Mapping[str, type[Rules]] = {
+    "QA": QARules,
+    "WikiSearch": SearchRules,
+    "Calculator": CalculatorRules,
+    "Calendar": CalendarRules,
+    "MT": TranslationRules,
+    "OCR": OcrRules,
+}
