@@ -51,7 +51,7 @@ class QAConfig(Settings):
     served_model: str | None = Field(
         default=None, description="Name by which that server knows its model; none: its first."
     )
-    num_passages: int = Field(default=2, ge=1, le=20, description="Passages read per question.")
+    num_passages: int = Field(default=3, ge=1, le=20, description="Passages read per question.")
     max_passage_chars: int = Field(
         default=300, ge=20, le=4000, description="Of each passage, after its title."
     )

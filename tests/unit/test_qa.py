@@ -6,7 +6,7 @@ import torch
 from tests.support.servers import serving
 from toolformer_core.completions import CompletionsClient
 from toolformer_core.config_tools import QAConfig
-from toolformer_core.errors import ToolError, TransientToolError
+from toolformer_core.errors import ToolError, ToolInputRejected, TransientToolError
 from toolformer_core.models import ModelRef, load_model
 from toolformer_core.tools.base import NO_DOCUMENT, BatchTool, CallContext
 from toolformer_core.tools.qa import QA, LocalReader, QARules, ServedReader, excerpt, short_answer
@@ -46,7 +46,10 @@ def test_qa_batch_is_read_at_once_and_questions_without_passages_are_not_read(in
     reader = ScriptedReader()
     qa = QA(index, reader, QAConfig())
     assert isinstance(qa, BatchTool)
-    calls = [(text, NO_DOCUMENT) for text in ('"When did the mill burn?"', "Zzz?", "Who? bridge")]
+    calls = [
+        (text, NO_DOCUMENT)
+        for text in ('"When did the mill burn?"', "Zzz zzz zzz?", "Who? the bridge")
+    ]
     assert qa.call_batch(calls) == ["1922", "", "bridge"]
     [(head, asked, max_tokens)] = reader.asked
     assert head.startswith("Answer each question")
@@ -64,6 +67,12 @@ def test_qa_does_not_read_the_document_that_asks(index):
         CallContext(document_id="x", url="http://www.e.org/mill", date=None),
     ):
         assert qa.call("When did the mill burn?", context) == ""
+
+
+@pytest.mark.parametrize("argument", ["", "D", '"the mill"'])
+def test_qa_less_than_three_words_are_no_question(index, argument):
+    with pytest.raises(ToolInputRejected, match="is no question"):
+        QA(index, ScriptedReader(), QAConfig()).call(argument, NO_DOCUMENT)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Departs: the paper asks Atlas, a retrieval model of its own size; here BM25 finds the passages and
 any causal language model reads them, one that runs here or one that is served.
-Choice: one line, without its full stop; "unknown" is no answer.
+Choice: one line, without its full stop; "unknown" is no answer. Less than three words are no
+question: small models ask for "city" or "D" and are told something, which teaches nothing.
 """
 
 import re
@@ -11,7 +12,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from toolformer_core.config_tools import QAConfig
-from toolformer_core.errors import ConfigError, ToolError, TransientModelError, TransientToolError
+from toolformer_core.errors import (
+    ConfigError,
+    ToolError,
+    ToolInputRejected,
+    TransientModelError,
+    TransientToolError,
+)
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.lm import (
     AnnotationPrompt,
@@ -29,6 +36,7 @@ if TYPE_CHECKING:  # few runs need the client's package
 
 CHECKED_CHARS = 60
 MAX_QUESTION_CHARS = 300
+MIN_QUESTION_WORDS = 3
 _SENTENCE_END = re.compile(r"[.!?]\s+(?=\S)")
 _NO_ANSWER = re.compile(r"(?:unknown|none|not (?:given|known|stated|mentioned))\b", re.IGNORECASE)
 
@@ -133,13 +141,15 @@ class QA(QARules):
     def call_batch(self, calls: Sequence[tuple[str, CallContext]]) -> list[str | ToolError]:
         """The answers, read together; nothing where no passage has one."""
         texts = [self._question(unquote(argument), context) for argument, context in calls]
-        asked = [text for text in texts if text]
+        asked = [text for text in texts if isinstance(text, str) and text]
         found = iter(self._reader.read(self._head, asked, self._config.max_answer_tokens))
-        return [short_answer(next(found)) if text else "" for text in texts]
+        return [short_answer(next(found)) if text in asked else text for text in texts]
 
-    def _question(self, question: str, context: CallContext) -> str:
+    def _question(self, question: str, context: CallContext) -> str | ToolError:
         """The passages and the question, as the reader takes them; nothing without passages."""
         line = " ".join(question.split())[:MAX_QUESTION_CHARS]
+        if len(line.split()) < MIN_QUESTION_WORDS:
+            return ToolInputRejected(f"{line!r} is no question; expected three words or more")
         passages = self._index.search(line, limit=self._config.num_passages, context=context)
         if not passages:
             return ""
