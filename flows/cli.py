@@ -69,7 +69,6 @@ def run(
     out: OutOption = None,
     update: UpdateOption = False,
     proposer: ProposerOption = None,
-    replay: ReplayOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
@@ -78,7 +77,7 @@ def run(
     name = config_file.stem if config_file else preset_name
     root = out or settings.home() / name
     # Without --out the folder is the preset's own, and going on in it is what one wants.
-    runtime = build_runtime(root, device, proposer, replay)
+    runtime = build_runtime(root, device, proposer)
     _run_flow("run_pipeline", config, runtime, update=update or out is None)
     _show_run(root, as_json=as_json)
 

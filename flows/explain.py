@@ -1,8 +1,8 @@
 """Why one call is kept or dropped, for the command line; no run is needed."""
 
 from tasks.prepare import tool_refs
-from tasks.resources import get_model, get_tool
-from toolformer_core.calling import run_call
+from tasks.resources import get_caller, get_model
+from toolformer_core.calling import Caller
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ConfigError
 from toolformer_core.explain import Explanation, explain_call
@@ -10,7 +10,7 @@ from toolformer_core.models import check_device, resolve_model
 from toolformer_core.notation import END, START, ParsedCall, parse_call
 from toolformer_core.records import Document, Outcome
 from toolformer_core.settings import per_tool
-from toolformer_core.tools.base import Tool, context_of
+from toolformer_core.tools.base import context_of
 
 
 def explain_text(
@@ -29,9 +29,10 @@ def explain_text(
     parsed = parse_call(f"{START}{call.strip()}{END}" if is_open else call.strip())
     check_device(runtime.device)
     enabled = config.tools.model_copy(update={"enabled": (parsed.tool,)})
-    tool = get_tool(tool_refs(enabled, runtime)[0])
+    caller = get_caller(tool_refs(enabled, runtime)[0], config.execute, runtime.tool_calls)
+    tool = caller.tool
     known = result if result is not None else parsed.result
-    answer = known if known is not None else _answer(parsed, tool, document, config)
+    answer = known if known is not None else _answer(parsed, caller, document)
     reference = resolve_model(config.model, runtime.home)
     return explain_call(
         document,
@@ -44,12 +45,12 @@ def explain_text(
     )
 
 
-def _answer(call: ParsedCall, tool: Tool, document: Document, config: PipelineConfig) -> str:
+def _answer(call: ParsedCall, caller: Caller, document: Document) -> str:
     """What the tool says."""
-    answer = run_call(tool, call.argument, context_of(document), config.execute)
+    [answer] = caller.answers([(call.argument, context_of(document))])
     if answer.outcome is not Outcome.OK:
         raise ConfigError(
-            f"--call {tool.name}({call.argument}): {answer.outcome}, {answer.reason}; "
+            f"--call {call.tool}({call.argument}): {answer.outcome}, {answer.reason}; "
             "correct it, or pass its --result"
         )
     return answer.result

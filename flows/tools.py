@@ -58,6 +58,7 @@ def _listed(name: str, config: PipelineConfig, runtime: Runtime) -> dict[str, An
         row |= _described(tool)
         if tool.example is None:
             return row | {"health": "unknown: no example to try"}
+        _call(name, tool.example, _SOME_DAY, config, runtime)  # starts what the tool needs
         answer = _call(name, tool.example, _SOME_DAY, config, runtime)
     except (ConfigError, TransientToolError) as error:
         return row | {"health": str(error)}

@@ -34,10 +34,7 @@ def evaluate_shard(
         load_benchmark(benchmark, config.limit, config.seed),
         arm,
         # No clock: an item without a date must not be answered differently tomorrow.
-        {
-            tool.name: get_caller(tool, execute, runtime.tool_calls, is_complete=False)
-            for tool in tools
-        },
+        {tool.name: get_caller(tool, execute, runtime.tool_calls) for tool in tools},
         config.decode,
     )
     name = f"{benchmark.partition('=')[0]}-{arm}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tasks._policies import effect_task, shard_task
-from tasks.resources import ToolRef, get_caller, get_tool
+from tasks.resources import ToolRef, close_callers, get_caller, get_tool
 from toolformer_core.config import ExecuteConfig, Runtime
 from toolformer_core.execute import STAGE_VERSION, count_outcomes, execute_calls
 from toolformer_core.records import Document, ExecutedCall, ProposedCall
@@ -35,6 +35,12 @@ def execute_shard(
         shard_index=proposed.shard_index,
         counts=count_outcomes(executed),
     )
+
+
+@effect_task
+def close_tools(runtime: Runtime) -> None:
+    """End the processes that the tools of a run were called in."""
+    close_callers(runtime.root)
 
 
 @effect_task

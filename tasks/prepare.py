@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks._policies import effect_task
-from tasks.resources import ToolRef, ToolSource, open_tool, recorded_tool
+from tasks.resources import ToolRef, ToolSource, open_tool, recorded_tool, tool_digest
 from toolformer_core.config import CorpusConfig, Runtime
 from toolformer_core.config_tools import ToolsConfig, WikiSearchConfig
 from toolformer_core.corpus import STAGE_VERSION, corpus_digest, read_corpus
@@ -45,9 +45,7 @@ def tool_ref(name: str, config: ToolsConfig, runtime: Runtime) -> ToolRef:
     source = ToolSource(config=config, index_folder=index, runtime=runtime)
     replayed = runtime.replay
     tool = recorded_tool(name, replayed) if replayed else open_tool(name, source)
-    return ToolRef(
-        name=name, digest=fingerprint(tool.version, tool.prompt), source=source.model_dump_json()
-    )
+    return ToolRef(name=name, digest=tool_digest(tool), source=source.model_dump_json())
 
 
 def search_index(config: WikiSearchConfig, home: Path) -> Path:

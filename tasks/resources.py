@@ -14,6 +14,7 @@ from toolformer_core.calling import Caller, ToolCaller
 from toolformer_core.config import ExecuteConfig, ProposerConfig, Runtime
 from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.errors import ConfigError
+from toolformer_core.fingerprint import fingerprint
 from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.lm import LanguageModel
 from toolformer_core.models import ModelRef, load_model, resolve_model
@@ -85,12 +86,16 @@ def _tool(ref: ToolRef, at_inference: bool, timeout_seconds: float) -> Tool:
     source = ToolSource.model_validate_json(ref.source)
     if source.runtime.replay is not None:
         return recorded_tool(ref.name, source.runtime.replay)
-    return open_tool(
-        ref.name,
-        source,
-        today=datetime.date.today if at_inference else None,
-        timeout_seconds=timeout_seconds,
-    )
+    today = datetime.date.today if at_inference else None
+    tool = open_tool(ref.name, source, today=today, timeout_seconds=timeout_seconds)
+    if tool_digest(tool) != ref.digest:
+        raise ConfigError(f"tool {ref.name} changed while the run went on; start the run again")
+    return tool
+
+
+def tool_digest(tool: Tool) -> str:
+    """What identifies a tool in cache keys."""
+    return fingerprint(tool.version, tool.prompt)
 
 
 def open_tool(
@@ -139,29 +144,45 @@ def get_caller(
     max_calls: int,
     *,
     at_inference: bool = False,
-    is_complete: bool = True,
 ) -> Caller:
-    """What answers the calls of a tool, once per process: all shards share its limits.
-
-    `is_complete`: a cassette must have all answers; else a call that it lacks has failed.
-    """
+    """What answers the calls of a tool, once per run and process: all shards share its limits."""
     seconds = per_tool(config.timeout_seconds, ref.name, "execute.timeout_seconds")
     resolved = config.model_copy(update={"timeout_seconds": seconds})
+    key = (ref, resolved, max_calls, at_inference)
     with _LOADING:
-        return _caller(ref, resolved, max_calls, at_inference, is_complete)
+        if key not in _CALLERS:
+            _CALLERS[key] = _new_caller(*key)
+        return _CALLERS[key]
 
 
-@functools.lru_cache(maxsize=64)
-def _caller(
-    ref: ToolRef, config: ExecuteConfig, max_calls: int, at_inference: bool, is_complete: bool
-) -> Caller:
+_CALLERS: dict[tuple[ToolRef, ExecuteConfig, int, bool], Caller] = {}
+
+
+def close_callers(root: Path) -> None:
+    """End what runs beside this process for the run in a folder."""
+    with _LOADING:
+        for key in list(_CALLERS):
+            if ToolSource.model_validate_json(key[0].source).runtime.root == root:
+                caller = _CALLERS.pop(key)
+                if isinstance(caller, ToolCaller):
+                    caller.close()
+
+
+def _new_caller(ref: ToolRef, config: ExecuteConfig, max_calls: int, at_inference: bool) -> Caller:
     seconds = per_tool(config.timeout_seconds, ref.name, "execute.timeout_seconds")
     tool = get_tool(ref, at_inference=at_inference, timeout_seconds=seconds)
     source = ToolSource.model_validate_json(ref.source)
     if isinstance(tool, RecordedTool) and source.runtime.replay is not None:
-        return ReplayCaller(tool, source.runtime.replay, is_complete=is_complete)
-    build = isolated_build(ref.name, source.config)
-    return ToolCaller(tool, config, build=build, max_calls=max_calls)
+        return ReplayCaller(tool, source.runtime.replay)
+    # One model reads one batch at a time; more would only wait, and time out.
+    reads_here = ref.name == "QA" and source.config.qa.url is None
+    return ToolCaller(
+        tool,
+        config,
+        build=isolated_build(ref.name, source.config),
+        max_calls=1 if reads_here else max_calls,
+        remembers=not at_inference,  # tomorrow is another day
+    )
 
 
 def look_up_secret(source: str, name: str) -> str:

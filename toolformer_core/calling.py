@@ -5,7 +5,6 @@ unreachable, or does not answer several calls in a row, raises, so that a shard 
 instead of emptying the data set.
 """
 
-import logging
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,12 +23,11 @@ from toolformer_core.tools.isolation import (
     Answers,
     BuildTool,
     Calls,
+    Given,
     ToolProcesses,
-    answer_calls,
+    call_here,
     died_because,
 )
-
-_LOGGER = logging.getLogger(__name__)
 
 MAX_REASON_CHARS = 300
 BATCH_SIZE = 16
@@ -72,25 +70,26 @@ class ToolCaller:
         *,
         build: BuildTool | None = None,
         max_calls: int = 1,
+        remembers: bool = True,
     ) -> None:
+        """`remembers`: what was answered once is not asked for again."""
         self.tool = tool
         self._config = config
         self._timeout_seconds = per_tool(config.timeout_seconds, tool.name, "timeout_seconds")
         self._breaker = CircuitBreaker(tool.name, config.max_failures_in_a_row)
         self._threads = ThreadPoolExecutor(max_calls, thread_name_prefix=f"call-{tool.name}")
-        self._known: LRUCache[tuple[str, CallContext], CallAnswer] = LRUCache(_REMEMBERED_CALLS)
+        self._known: LRUCache[tuple[str, CallContext], CallAnswer] = LRUCache(
+            _REMEMBERED_CALLS if remembers else 0
+        )
         self._lock = threading.Lock()
         self._processes = (
-            ToolProcesses(build, max_workers=max_calls, max_memory_mb=config.max_memory_mb)
-            if build
-            else None
+            ToolProcesses(tool, build, max_calls, config.max_memory_mb) if build else None
         )
 
     def answers(self, calls: Calls) -> list[CallAnswer]:
         """One answer per call, in order; equal ones are made once.
 
-        Raises: TransientToolError for an outage. Choice: any OSError counts as one (a refused
-        connection is an OSError), because recording it would quietly empty the data set.
+        Raises: TransientToolError for an outage; ConfigError for a wrong setting of the tool.
         """
         keys = [(argument, visible_context(self.tool, context)) for argument, context in calls]
         with self._lock:
@@ -101,7 +100,9 @@ class ToolCaller:
         for batch, answered in zip(batches, self._threads.map(self._answer, batches), strict=True):
             found.update(zip(batch, answered, strict=True))
         with self._lock:
-            self._known.update({k: a for k, a in found.items() if a.outcome in _REPEATABLE})
+            for key, answer in found.items():
+                if answer.outcome in _REPEATABLE and self._known.maxsize:
+                    self._known[key] = answer
         return [found[key] for key in keys]
 
     def close(self) -> None:
@@ -138,64 +139,58 @@ class ToolCaller:
         return retrying(self._attempt, calls)
 
     def _attempt(self, calls: Calls) -> list[CallAnswer]:
-        """The answers of one try; if a batch fails as a whole, its calls are tried one by one."""
+        """The answers of one try; if a batch fails as a whole, its calls are tried one by one.
+
+        Raises: TransientToolError for an outage; ConfigError, which no other argument would mend.
+        """
         self._breaker.check()
         started = time.perf_counter()
-        error, answers = self._run(calls)
+        answers, error = self._call(calls)
         latency = (time.perf_counter() - started) / len(calls)
         if error is None:
             self._breaker.count(None)
             return [self._ended_with(answer, latency) for answer in answers]
+        if isinstance(error, ConfigError):
+            raise error
         if len(calls) > 1 and not isinstance(error, TransientToolError):
             return [answer for call in calls for answer in self._attempt([call])]
-        # Of the pool's errors too: a worker that died and a call that timed out are OSErrors.
+        # Of pebble's errors too: that of a worker that died is an OSError, as a time-out is.
         self._breaker.count(error if isinstance(error, TransientToolError | OSError) else None)
-        return [self._failed(error, calls[0], latency)]
+        return [self._failed(error, latency)]
 
-    def _run(self, calls: Calls) -> tuple[BaseException | None, Answers]:
-        """What the tool raised, or its answers; a worker that died is tried once more.
+    def _call(self, calls: Calls) -> tuple[Answers, Exception | None]:
+        """The answers or the error; a worker that died is tried once more.
 
         It may have died of what earlier calls had left behind.
         """
         limit = self._timeout_seconds * len(calls)
-        future = self._submit(calls, limit)
-        if self._processes and isinstance(future.exception(), ProcessExpired):
-            future = self._submit(calls, limit)
-        try:
-            error = future.exception(None if self._processes else limit)
-        except TimeoutError as late:
-            return late, []
-        return error, [] if error else future.result()
+        if self._processes is None:
+            return _call_in_thread(self.tool, calls, limit)
+        for _ in range(2):
+            try:
+                return self._processes.call(calls, limit)
+            except TransientToolError as outage:
+                return [], outage
+            except ProcessExpired as error:
+                death = error
+        return [], death
 
-    def _submit(self, calls: Calls, limit: float) -> Future[Answers]:
-        if self._processes:
-            return self._processes.submit(calls, limit)
-        return _in_thread(self.tool, calls)
-
-    def _failed(
-        self, error: BaseException, call: tuple[str, CallContext], latency: float
-    ) -> CallAnswer:
+    def _failed(self, error: Exception, latency: float) -> CallAnswer:
         """The outcome of an error.
 
-        Raises: TransientToolError for an outage; ConfigError, which no other argument would mend;
-        and what is no Exception, as it is.
+        Raises: TransientToolError for an outage, also if it is one time-out too many.
         """
-        if isinstance(error, TransientToolError | ConfigError) or not isinstance(error, Exception):
+        if isinstance(error, TransientToolError):
             raise error
         if isinstance(error, TimeoutError):
             self._breaker.check()
             reason = f"no answer within {self._timeout_seconds:g} s"
             return _ended(Outcome.TIMED_OUT, reason, latency)
-        if isinstance(error, ToolError):
-            return self._ended_with(error, latency)
         if isinstance(error, ProcessExpired):
+            self._breaker.check()
             return _ended(Outcome.FAILED, died_because(error.exitcode), latency)
-        if isinstance(error, OSError):
-            message = f"{self.tool.name}: {type(error).__name__}: {error}"
-            raise TransientToolError(message) from error
-        _LOGGER.warning("%s(%r) raised %r", self.tool.name, call[0], error)
-        # Its message may differ between runs.
-        return _ended(Outcome.FAILED, type(error).__name__, latency)
+        assert isinstance(error, ToolError)
+        return self._ended_with(error, latency)
 
     def _ended_with(self, answer: str | ToolError, latency: float) -> CallAnswer:
         """The outcome of what the tool answered."""
@@ -203,9 +198,6 @@ class ToolCaller:
             is_rejected = isinstance(answer, ToolInputRejected)
             outcome = Outcome.REJECTED if is_rejected else Outcome.FAILED
             return _ended(outcome, str(answer), latency)
-        if not isinstance(answer, str):
-            reason = f"{self.tool.name} returned {type(answer).__name__}, expected text"
-            return _ended(Outcome.FAILED, reason, latency)
         longest = self._config.max_result_chars
         answer = answer.encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored
         result = answer.strip()[:longest].rstrip()
@@ -220,22 +212,26 @@ def _ended(outcome: Outcome, reason: str, latency: float = 0.0) -> CallAnswer:
     return CallAnswer(outcome, reason[:MAX_REASON_CHARS], "", latency)
 
 
-def _in_thread(tool: Tool, calls: Calls) -> Future[Answers]:
-    """The answers to come of a thread of its own.
+def _call_in_thread(tool: Tool, calls: Calls, limit: float) -> Given:
+    """The answers or the error of a thread of its own.
 
     A thread cannot be killed: a call that hangs goes on in the background until the process ends.
     Only tools that bound themselves are called so.
+    Raises: what the tool raised, if it is no Exception.
     """
-    answers: Future[Answers] = Future()
+    given: Future[Given] = Future()
 
     def work() -> None:
         try:
-            answers.set_result(answer_calls(tool, calls))
+            given.set_result(call_here(tool, calls))
         except BaseException as error:  # not handled here: handed to the thread that waits
-            answers.set_exception(error)
+            given.set_exception(error)
 
     threading.Thread(target=work, name=f"tool-{tool.name}", daemon=True).start()
-    return answers
+    try:
+        return given.result(limit)
+    except TimeoutError:
+        return Given([], TimeoutError())
 
 
 class CircuitBreaker:

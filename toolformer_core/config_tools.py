@@ -7,7 +7,7 @@ looked up when the tool is called.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -56,6 +56,11 @@ class QAConfig(Settings):
         default=300, ge=20, le=4000, description="Of each passage, after its title."
     )
     max_answer_tokens: int = Field(default=12, ge=1, le=100, description="Answers are short.")
+
+    @field_validator("url")
+    @classmethod
+    def _no_secret(cls, address: str | None) -> str | None:
+        return address_without_secret(address)
 
 
 class MTConfig(Settings):
@@ -113,7 +118,7 @@ class PythonTool(_Own):
 
 
 _CREDENTIAL = re.compile(
-    r"authorization|cookie|key(?!word)|token|secret|passw|credential|appid", re.IGNORECASE
+    r"auth|cookie|key(?!word)|token|secret|passw|pwd|credential|appid|dsn|(?:^|_)sig", re.IGNORECASE
 )
 _REFERENCE = re.compile(r"\$\{(env|prefect):[^{}]+\}")
 
@@ -130,6 +135,17 @@ def refuse_secrets(named: Iterable[tuple[str, str]]) -> None:
             )
             detail = InitErrorDetails(type=problem, loc=(name,), input="***")
             raise ValidationError.from_exception_data("secret", [detail])
+
+
+def address_without_secret(address: str | None) -> str | None:
+    """The address, if it holds no secret.
+
+    Raises: ValidationError that does not show it.
+    """
+    parts = urlsplit(address or "")
+    given = [("password", text) for text in (parts.username, parts.password) if text]
+    refuse_secrets([*parse_qsl(parts.query), *given])
+    return address
 
 
 class _Remote(_Own):
@@ -153,12 +169,9 @@ class _Remote(_Own):
         refuse_secrets(values.items())
         return values
 
-    @field_validator("url", "document", "server", check_fields=False)
-    @classmethod
-    def _no_secret_in_address(cls, address: str | None) -> str | None:
-        parts = urlsplit(address or "")
-        refuse_secrets([*parse_qsl(parts.query), ("password", parts.password or "${env:NONE}")])
-        return address
+    _no_secret_in_address = field_validator("url", "document", "server", check_fields=False)(
+        address_without_secret
+    )
 
 
 class HttpTool(_Remote):
@@ -205,6 +218,16 @@ class OpenApiTool(_Remote):
         return self.document
 
 
+def _options_of(command: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The options of a command line with their values: --name=value or --name value."""
+    for word, following in zip(command, [*command[1:], "-"], strict=False):
+        name, is_joint, value = word.partition("=")
+        if word.startswith("-") and is_joint:
+            yield name, value
+        elif word.startswith("-") and not following.startswith("-"):
+            yield name, following
+
+
 class McpTool(_Remote):
     """An MCP server; each of its tools is a tool."""
 
@@ -223,6 +246,7 @@ class McpTool(_Remote):
     def _one_transport(self) -> "McpTool":
         if bool(self.command) == bool(self.url):
             raise ValueError("give either command or url")
+        refuse_secrets(_options_of(self.command))
         return self
 
     @property

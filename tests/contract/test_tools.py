@@ -4,9 +4,11 @@ import dataclasses
 import datetime
 import json
 import re
+import sys
 
 import pytest
 from PIL import Image, ImageDraw
+from pydantic import ValidationError
 
 from toolformer_core.calling import run_call
 from toolformer_core.config import ExecuteConfig
@@ -17,7 +19,15 @@ from toolformer_core.notation import parse_call, render_call_with_result
 from toolformer_core.records import Outcome
 from toolformer_core.tools.base import CallContext
 from toolformer_core.tools.described import describe
-from toolformer_core.tools.registry import BUILT_IN, Services, build_tool, isolated_build, rules_of
+from toolformer_core.tools.ocr import OCR
+from toolformer_core.tools.registry import (
+    BUILT_IN,
+    Services,
+    build_tool,
+    isolated_build,
+    own_tools,
+    rules_of,
+)
 from toolformer_core.tools.search_index import Passage, build_index
 
 CONTEXT = CallContext(document_id="d", url="https://example.org/a", date="2014-03-04")
@@ -162,7 +172,7 @@ def test_registry_unknown_name_is_refused_with_the_known_ones():
 def test_registry_own_tool_with_the_name_of_a_built_in_one_is_refused():
     function = "tests.support.own_tools:convert"
     config = ToolsConfig(own=(PythonTool(function=function, name="Calculator"),))
-    with pytest.raises(ConfigError, match="a built-in tool has that name"):
+    with pytest.raises(ConfigError, match="Calculator is there twice"):
         build_tool("Calculator", config, Services())
 
 
@@ -194,3 +204,73 @@ def test_registry_clock_reaches_the_calendar():
     assert today.call("", context) == "Today is Monday, January 30, 2023."
     with pytest.raises(ToolInputRejected):
         build_tool("Calendar", ToolsConfig(), Services()).call("", context)
+
+
+def test_registry_tool_is_found_without_asking_servers_that_are_away():
+    own = [
+        {"kind": "mcp", "command": ["no-such-server"]},
+        {"kind": "python", "function": "tests.support.own_tools:convert"},
+    ]
+    config = ToolsConfig.model_validate({"own": own})
+    assert build_tool("convert", config, Services()).name == "convert"
+    with pytest.raises(ConfigError, match="no-such-server"):
+        build_tool("Oracle", config, Services())
+
+
+def version_of(entry):
+    config = ToolsConfig.model_validate({"own": [entry]})
+    return own_tools(config.own[0], Services())[0].version
+
+
+HTTP = {"kind": "http", "name": "f", "description": "F.", "url": "http://e.org"}
+MCP = {
+    "kind": "mcp",
+    "command": [sys.executable, "-m", "tests.support.mcp_example"],
+    "tools": ["add"],
+}
+
+
+@pytest.mark.parametrize(
+    ("entry", "changed"),
+    [
+        (HTTP, {"url": "http://f.org"}),
+        (HTTP, {"method": "POST"}),
+        (HTTP, {"result": "/a"}),
+        (HTTP, {"max_response_bytes": 5000}),
+        (HTTP, {"headers": {"Accept": "text/plain"}}),
+        (MCP, {"env": {"A": "b"}}),
+        (MCP, {"max_response_bytes": 500_000}),
+    ],
+)
+def test_version_follows_every_setting_that_decides_an_answer(entry, changed):
+    assert version_of(entry) == version_of(dict(entry))
+    assert version_of(entry | changed) != version_of(entry)
+
+
+def test_version_of_ocr_follows_its_folder(images, tmp_path):
+    versions = {OCR(OcrConfig(folder=str(folder))).version for folder in (images, tmp_path)}
+    assert len(versions) == 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"qa": {"url": "http://user:hunter2@host/v1"}},
+        {"qa": {"url": "http://host/v1?api_key=hunter2"}},
+        {"own": [{"kind": "mcp", "command": ["server", "--api-key", "hunter2"]}]},
+        {"own": [{"kind": "mcp", "command": ["server", "--token=hunter2"]}]},
+        {"own": [HTTP | {"headers": {"X-Auth": "hunter2"}}]},
+        {"own": [HTTP | {"url": "https://hunter2@host/"}]},
+    ],
+)
+def test_secret_in_the_settings_is_refused_and_not_shown(settings):
+    with pytest.raises(ValidationError) as caught:
+        ToolsConfig.model_validate(settings)
+    assert "${env:NAME}" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secret_that_is_named_is_accepted():
+    command = ["server", "--api-key", "${env:KEY}", "--verbose", "--port", "1"]
+    config = ToolsConfig.model_validate({"own": [{"kind": "mcp", "command": command}]})
+    assert config.own[0].command == tuple(command)

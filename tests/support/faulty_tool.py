@@ -12,6 +12,14 @@ class Private(Exception):
     """An error of its own."""
 
 
+class NotForPickle(Exception):
+    """An error that cannot be read in another process."""
+
+    def __init__(self, *, response):
+        super().__init__("at 0x1")
+        self.response = response
+
+
 def _loop(_):
     while True:
         pass
@@ -31,6 +39,10 @@ def _raise(_):
     raise Private("at 0x1")
 
 
+def _raise2(_):
+    raise NotForPickle(response=1)
+
+
 _FAULTS = {
     "loop": _loop,
     "native": lambda _: ctypes.CDLL(None).sleep(60),
@@ -41,6 +53,7 @@ _FAULTS = {
     "keep": _keep,
     "bytes": lambda _: b"\x00\xff",
     "raise": _raise,
+    "raise2": _raise2,
     "big": lambda _: "x" * 10_000_000,
     "pid": lambda _: str(os.getpid()),
 }

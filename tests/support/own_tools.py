@@ -42,3 +42,17 @@ def anything(kind: str) -> object:
     return {"list": [1, "a"], "none": None, "float": 0.5, "bytes": b"\x00", "nan": [float("nan")]}[
         kind
     ]
+
+
+async def later(a: int) -> int:
+    """Answers later."""
+    return a
+
+
+class Opaque:
+    """What no argument can be read as."""
+
+
+def opaque(a: Opaque) -> str:
+    """Takes what cannot be written."""
+    return str(a)

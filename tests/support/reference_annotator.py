@@ -18,7 +18,7 @@ from toolformer_core.config import SampleConfig
 from toolformer_core.errors import NotationError, ToolInputRejected
 from toolformer_core.notation import END, parse_call, render_call_with_result
 from toolformer_core.records import Document, digest
-from toolformer_core.tools.base import context_of
+from toolformer_core.tools.base import TEXT_PARAMETER, context_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +173,9 @@ class Reverser:
     description = "Reverses a text."
     version = "1"
     takes_argument = True
+    parameters = TEXT_PARAMETER
+    context_fields = ()
+    example = None
     prompt = (
         "Insert calls.\nInput: 3 + 4 is 7.\nOutput: 3 + 4 is [Reverse(3 + 4)] 7.\n"
         "Input: {text}\nOutput: "

@@ -1,6 +1,8 @@
 """Calls of a scripted tool and of real processes: every outcome, and what is an outage instead."""
 
 import functools
+import multiprocessing
+import os
 import threading
 import time
 
@@ -108,10 +110,8 @@ def test_run_call_outage_is_raised():
 
 
 def test_run_call_network_error_is_an_outage():
-    error = ConnectionRefusedError("refused")
-    with pytest.raises(TransientToolError, match="Scripted: ConnectionRefusedError") as caught:
-        run(error)
-    assert caught.value.__cause__ is error
+    with pytest.raises(TransientToolError, match="Scripted: ConnectionRefusedError: refused"):
+        run(ConnectionRefusedError("refused"))
 
 
 def test_run_call_time_out_of_the_tool_itself_is_timed_out():
@@ -233,6 +233,14 @@ def test_breaker_opens_closes_after_a_while_and_forgets_with_an_answer(monkeypat
     breaker.check()
 
 
+def test_caller_that_remembers_nothing_asks_again():
+    tool = ScriptedTool({"x": "1"})
+    caller = ToolCaller(tool, CONFIG, remembers=False)
+    for _ in range(2):
+        assert caller.answers([("x", NO_DOCUMENT)])[0].result == "1"
+    assert len(tool.calls) == 2
+
+
 class Batched(ScriptedTool):
     """Answers many calls at once, or none."""
 
@@ -282,6 +290,7 @@ def isolated():
         ("leak", Outcome.FAILED, "used more memory than it may"),
         ("bytes", Outcome.FAILED, "do returned bytes, expected text"),
         ("raise", Outcome.FAILED, "Private"),
+        ("raise2", Outcome.FAILED, "NotForPickle"),
         ("big", Outcome.OK, "cut from 10000000 characters"),
     ],
 )
@@ -317,3 +326,69 @@ def test_run_call_wrong_setting_of_the_tool_is_raised():
 
 def test_run_call_result_that_cannot_be_stored_is_cleaned():
     assert run("a\ud800b").result == "a?b"
+
+
+class SlowToBuild(ScriptedTool):
+    """Takes longer to build than a call may take; tells how often it was built in its process."""
+
+    num_built = 0
+
+    def __init__(self):
+        super().__init__({})
+        time.sleep(1.5)
+        SlowToBuild.num_built += 1
+
+    def call(self, argument, context):
+        return str(self.num_built)
+
+
+def test_isolated_tool_is_built_once_and_not_in_the_time_of_a_call():
+    config = CONFIG.model_copy(update={"timeout_seconds": 1})
+    caller = ToolCaller(SlowToBuild(), config, build=SlowToBuild)
+    answers = [caller.answers([(str(k), NO_DOCUMENT)])[0] for k in range(3)]
+    caller.close()
+    assert [answer.result for answer in answers] == ["1", "1", "1"]
+
+
+class Changing(ScriptedTool):
+    """Another version in every process."""
+
+    def __init__(self):
+        super().__init__({"x": "1"})
+        self.version = str(os.getpid())
+
+
+def test_isolated_tool_that_is_another_in_its_process_is_refused():
+    caller = ToolCaller(Changing(), CONFIG, build=Changing)
+    with pytest.raises(ConfigError, match="changed while the run went on; start the run again"):
+        caller.answers([("x", NO_DOCUMENT)])
+    caller.close()
+
+
+class Unbuildable(ScriptedTool):
+    """Can be built in one process only."""
+
+    def __init__(self):
+        super().__init__({"x": "1"})
+        if multiprocessing.parent_process():
+            raise ImportError("no module here")
+
+
+def test_isolated_tool_that_cannot_be_built_is_refused():
+    caller = ToolCaller(Unbuildable(), CONFIG, build=Unbuildable)
+    with pytest.raises(ConfigError, match="no module here"):
+        caller.answers([("x", NO_DOCUMENT)])
+    caller.close()
+
+
+def crash():
+    """No tool."""
+    os._exit(5)
+
+
+def test_isolated_process_that_cannot_start_is_an_outage():
+    caller = ToolCaller(ScriptedTool({}), CONFIG, build=crash)
+    for _ in range(2):
+        with pytest.raises(TransientToolError, match="no process could be started"):
+            caller.answers([("x", NO_DOCUMENT)])
+    caller.close()

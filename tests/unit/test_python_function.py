@@ -64,6 +64,8 @@ def test_python_function_result_that_is_no_text_is_refused(kind):
         ("untyped", "annotate it, as in a: str"),
         ("undescribed", "no docstring; write one"),
         ("starred", "cannot be given by name"),
+        ("later", "write a plain one"),
+        ("opaque", "make no schema"),
         ("missing", "expected MODULE:FUNCTION"),
     ],
 )

@@ -6,7 +6,7 @@ import torch
 from tests.support.servers import serving
 from toolformer_core.completions import CompletionsClient
 from toolformer_core.config_tools import QAConfig
-from toolformer_core.errors import ToolError, ToolInputRejected, TransientToolError
+from toolformer_core.errors import ConfigError, ToolInputRejected, TransientToolError
 from toolformer_core.models import ModelRef, load_model
 from toolformer_core.tools.base import NO_DOCUMENT, BatchTool, CallContext
 from toolformer_core.tools.qa import QA, LocalReader, QARules, ServedReader, excerpt, short_answer
@@ -132,7 +132,7 @@ def test_served_reader_gives_what_the_server_completes(tiny_llama_folder):
         reader = ServedReader(CompletionsClient(url, "tiny", max_retries=0))
         found = reader.read(HEAD, QUESTIONS, 4)
         refused = ServedReader(CompletionsClient(url, "other", max_retries=0))
-        with pytest.raises(ToolError, match="no model other"):
+        with pytest.raises(ConfigError, match="no model other"):
             refused.read(HEAD, QUESTIONS, 4)
     assert len(found) == 2
     assert all(isinstance(text, str) for text in found)

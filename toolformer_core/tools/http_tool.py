@@ -99,10 +99,11 @@ class EndpointTool(DescribedTool):
         """Raises: ConfigError for an address, a schema or a demonstration that is none."""
         check_url(endpoint.url, f"tool {endpoint.name}")
         asked = (endpoint.method, endpoint.url, endpoint.headers, endpoint.parameters)
+        taken = (endpoint.result and endpoint.result.path, config.max_response_bytes)
         super().__init__(
             name=endpoint.name,
             description=endpoint.description,
-            version=fingerprint(*asked, endpoint.result and endpoint.result.path),
+            version=f"1-{fingerprint(asked, taken)}",
             parameters={**endpoint.parameters, "additionalProperties": False},
             demonstrations=[t for t in config.demonstrations if f"[{endpoint.name}(" in t],
             example=config.example,

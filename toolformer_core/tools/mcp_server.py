@@ -79,10 +79,12 @@ class _McpTool(DescribedTool):
     ) -> None:
         name = valid_name(config.prefix + tool.name)
         described = tool.description or tool.title or ""
+        # Which server it is, and what it may know: with the names of secrets, not their values.
+        asked = config.model_dump(include={"command", "env", "url", "max_response_bytes"})
         super().__init__(
             name=name,
             description=described,
-            version=f"1-{fingerprint(identity, tool.name, described, tool.input_schema)}",
+            version=f"1-{fingerprint(identity, tool.name, described, tool.input_schema, asked)}",
             parameters=tool.input_schema,
             demonstrations=[text for text in config.demonstrations if f"[{name}(" in text],
             example=config.example,
@@ -238,7 +240,8 @@ class _Server:
         if config.url is None:
             inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
             env = inherited | {name: fill(text, secrets) for name, text in config.env.items()}
-            return on_stdio(session.connection, config.command, env, config.max_response_bytes)
+            command = [fill(word, secrets) for word in config.command]
+            return on_stdio(session.connection, command, env, config.max_response_bytes)
         url = check_url(config.url, "tools.own url")
         port = url.port or {"http": 80, "https": 443}[url.scheme]
         public_addresses(url.host, port, allow_private=config.allow_private)

@@ -89,7 +89,7 @@ class OCR(OcrRules):
                 f"tools.ocr.folder: {config.folder!r} is no folder; give the one with the images"
             )
         try:
-            self.version = f"1-{_PACKAGE}-{version(_PACKAGE)}"
+            self.version = f"1-{_PACKAGE}-{version(_PACKAGE)}-{config.folder}"
         except PackageNotFoundError as error:
             raise _not_installed(error) from error
         self._engine: Any = None  # Any: rapidocr is untyped

@@ -2,7 +2,8 @@
 
 Its annotations are the parameters, its docstring the description. A parameter annotated with
 CallContext is not the model's to fill: it is given the document's date, url and id. Raise
-ToolInputRejected for an argument that has no answer; an OSError counts as an outage.
+ToolInputRejected for an argument that has no answer; an OSError counts as an outage. The version
+follows the source of the function's own module; a change in what that imports is not seen.
 """
 
 import datetime
@@ -27,9 +28,16 @@ _CONTEXT_FIELDS = ("document_id", "url", "date")
 
 
 def installed_functions() -> list[PythonTool]:
-    """The functions that installed packages offer as tools (entry points)."""
+    """The functions that installed packages offer as tools (entry points).
+
+    Raises: ConfigError for one that cannot be a tool.
+    """
     found = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)
-    return [PythonTool(name=point.name, function=point.value) for point in found]
+    try:
+        return [PythonTool(name=point.name, function=point.value) for point in found]
+    except pydantic.ValidationError as error:
+        shown = ", ".join(f"{point.name} = {point.value}" for point in found)
+        raise ConfigError(f"installed tools {shown}: {error.errors()[0]['msg']}") from error
 
 
 class PythonFunction(DescribedTool):
@@ -40,11 +48,14 @@ class PythonFunction(DescribedTool):
         function = load_function(config.function, "tools.own function")
         name = config.name or config.function.partition(":")[2]
         self._context_parameter = _context_parameter(function, name)
-        self._call = pydantic.validate_call(function)
+        try:
+            self._call = pydantic.validate_call(function)
+            parameters = _parameters(function, self._context_parameter)
+        except pydantic.PydanticUserError as error:
+            raise ConfigError(f"tool {name}: its types make no schema ({error})") from error
         described = inspect.getdoc(function)
         if not described:
             raise ConfigError(f"tool {name}: {config.function} has no docstring; write one")
-        parameters = _parameters(function, self._context_parameter)
         super().__init__(
             name=name,
             description=described.partition("\n\n")[0],
@@ -93,6 +104,8 @@ def _context_parameter(function: Callable[..., Any], name: str) -> str | None:
 
     Raises: ConfigError for a parameter without a type, or of a kind that cannot be named.
     """
+    if inspect.iscoroutinefunction(function):
+        raise ConfigError(f"tool {name}: an async function cannot be called; write a plain one")
     try:
         hints = get_type_hints(function)
     except (NameError, TypeError) as error:

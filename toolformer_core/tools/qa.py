@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from toolformer_core.config_tools import QAConfig
 from toolformer_core.errors import (
-    ConfigError,
     ToolError,
     ToolInputRejected,
     TransientModelError,
@@ -84,20 +83,18 @@ class ServedReader:
     """A model behind an OpenAI-compatible completions server."""
 
     def __init__(self, client: "CompletionsClient") -> None:
-        self.name = client.model
+        self.name = f"{client.model} at {client.url}"
         self._client = client
 
     def read(self, head: str, questions: Sequence[str], max_tokens: int) -> list[str]:
         """The greedy completions, one request each.
 
-        Raises: TransientToolError for an outage, ToolError where the server refuses.
+        Raises: TransientToolError for an outage, ConfigError where the server refuses.
         """
         try:
             return [self._complete(f"{head}{text}\nAnswer:", max_tokens) for text in questions]
         except TransientModelError as error:
             raise TransientToolError(str(error)) from error
-        except ConfigError as error:
-            raise ToolError(str(error)) from error
 
     def _complete(self, prompt: str, max_tokens: int) -> str:
         answer = self._client.complete(prompt, max_tokens=max_tokens, temperature=0.0, stop=["\n"])

@@ -50,17 +50,17 @@ class Services:
 
 
 def build_tool(name: str, config: ToolsConfig, services: Services) -> Tool:
-    """The tool of that name.
+    """The tool of that name; others are asked what they offer only if it is not known without.
 
     Raises: ConfigError for an unknown name, or a tool that lacks something.
     """
-    for entry in own_entries(config):
-        if entry.label in _BUILDERS:
-            raise ConfigError(f"tools.own {entry.label}: a built-in tool has that name")
+    entries = {entry.label: entry for entry in own_entries(config)}
     if name in _BUILDERS:
         return _BUILDERS[name](config, services)
+    if name in entries and isinstance(entries[name], PythonTool | HttpTool):
+        return own_tools(entries[name], services)[0]
     known = [*_BUILDERS]
-    for entry in own_entries(config):
+    for entry in entries.values():
         tools = {tool.name: tool for tool in own_tools(entry, services)}
         if name in tools:
             return tools[name]
@@ -79,8 +79,16 @@ def isolated_build(name: str, config: ToolsConfig) -> BuildTool | None:
 
 
 def own_entries(config: ToolsConfig) -> list[OwnTool]:
-    """The tools of the user's own: those of the settings, then those of installed packages."""
-    return [*config.own, *installed_functions()]
+    """The tools of the user's own: those of the settings, then those of installed packages.
+
+    Raises: ConfigError for a name that is there twice.
+    """
+    entries = [*config.own, *installed_functions()]
+    labels = [*_BUILDERS, *(entry.label for entry in entries)]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"tools.own: {label} is there twice; give one of them another name")
+    return entries
 
 
 def own_tools(entry: OwnTool, services: Services) -> list[Tool]:
