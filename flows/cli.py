@@ -26,6 +26,7 @@ from flows.options import (
     ReplayOption,
     RunOption,
     SetOption,
+    ToolCallsOption,
     ToolsOption,
     TunedOption,
     UpdateOption,
@@ -69,6 +70,7 @@ def run(
     out: OutOption = None,
     update: UpdateOption = False,
     proposer: ProposerOption = None,
+    tool_calls: ToolCallsOption = 4,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
@@ -77,7 +79,7 @@ def run(
     name = config_file.stem if config_file else preset_name
     root = out or settings.home() / name
     # Without --out the folder is the preset's own, and going on in it is what one wants.
-    runtime = build_runtime(root, device, proposer)
+    runtime = build_runtime(root, device, proposer_url=proposer, tool_calls=tool_calls)
     _run_flow("run_pipeline", config, runtime, update=update or out is None)
     _show_run(root, as_json=as_json)
 
@@ -94,6 +96,7 @@ def annotate(
     update: UpdateOption = False,
     proposer: ProposerOption = None,
     replay: ReplayOption = None,
+    tool_calls: ToolCallsOption = 4,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
@@ -101,7 +104,14 @@ def annotate(
     if out is None:
         raise ConfigError("annotate: no output folder; pass --out DIR")
     config = build_config(preset_name, config_file, assignments, corpus, tools, model)
-    _run_flow("annotate", config, build_runtime(out, device, proposer, replay), update=update)
+    runtime = build_runtime(
+        out,
+        device,
+        proposer_url=proposer,
+        tool_calls=tool_calls,
+        replay=replay.absolute() if replay else None,
+    )
+    _run_flow("annotate", config, runtime, update=update)
     _show_run(out, as_json=as_json)
 
 
@@ -200,7 +210,7 @@ def calibrate(
 
     if out and not out.parent.is_dir():
         raise ConfigError(f"--out {out}: no folder {out.parent}; make it first")
-    runtime = build_runtime(settings.home() / "calibrate", device, proposer)
+    runtime = build_runtime(settings.home() / "calibrate", device, proposer_url=proposer)
     config = build_config(preset_name, config_file, assignments, corpus, tools, model)
     config = name_proposer(config, runtime)
     settings.show_progress()

@@ -49,20 +49,14 @@ def _read_config(path: Path) -> PipelineConfig:
     return parse_config(content)
 
 
-def build_runtime(
-    root: Path, device: str, proposer: str | None = None, replay: Path | None = None
-) -> Runtime:
+def build_runtime(root: Path, device: str, **options: Any) -> Runtime:  # Any: fields of Runtime
     """Where and how a command runs.
 
     Shards are referred to by path: a run must be readable from any working directory.
     """
-    return Runtime(
-        root=root.absolute(),
-        home=settings.home().absolute(),
-        device=device,
-        proposer_url=proposer,
-        replay=replay.absolute() if replay else None,
-    )
+    home = settings.home().absolute()
+    given = {name: value for name, value in options.items() if value is not None}
+    return Runtime(root=root.absolute(), home=home, device=device, **given)
 
 
 def split_names(text: str | None) -> list[str] | None:

@@ -34,6 +34,9 @@ ProposerOption = Annotated[
         "--proposer", help="Address of a model server that proposes calls: http://HOST:PORT/v1"
     ),
 ]
+ToolCallsOption = Annotated[
+    int, typer.Option("--tool-calls", min=1, help="Calls of one tool at a time.")
+]
 ReplayOption = Annotated[
     Path | None,
     typer.Option(

@@ -117,7 +117,7 @@ class QA(QARules):
     takes_argument = True
     parameters = _PARAMETERS
     context_fields: tuple[str, ...] = ("document_id", "url")
-    example: str | None = "Which city is the capital of Scotland?"
+    example: str | None = "What is the capital of Angola?"
 
     def __init__(self, index: SearchIndex, reader: Reader, config: QAConfig) -> None:
         self.prompt = load_prompt("qa")
