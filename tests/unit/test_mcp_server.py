@@ -259,10 +259,13 @@ def test_secret_that_is_missing_is_refused():
         tools_of(command=EXAMPLE, env={"TOKEN": "${prefect:BLOCK}"})
 
 
-def test_version_is_of_the_tool_and_the_server_alone(stdio, http):
-    other = tools_of(sesame, command=EXAMPLE, env={"TOKEN": "${env:KEY}"}, prefix="my_")
-    assert other["my_add"].version == stdio["add"].version == http["add"].version
+def test_version_is_of_the_tool_its_server_and_the_names_of_secrets(stdio, http):
+    renamed = tools_of(no_secret, command=EXAMPLE, prefix="my_")
+    assert renamed["my_add"].version == stdio["add"].version != http["add"].version
     assert len({tool.version for tool in stdio.values()}) == len(stdio)
+    given = {"command": EXAMPLE, "env": {"TOKEN": "${env:KEY}"}}
+    one, other = (tools_of(lambda *_, value=value: value, **given) for value in ("abcd", "efgh"))
+    assert one["add"].version == other["add"].version != stdio["add"].version
 
 
 def script(tmp_path, source):

@@ -182,9 +182,10 @@ def test_call_file_of_too_many_bytes_is_rejected_unread(tool, folder):
         tool.call("large.png", NO_DOCUMENT)
 
 
-def test_version_is_of_the_engine_alone(tool, tmp_path):
-    assert tool.version == f"1-rapidocr-onnxruntime-{version('rapidocr-onnxruntime')}"
-    assert OCR(OcrConfig(folder=str(tmp_path))).version == tool.version
+def test_version_is_of_the_engine_and_the_folder(tool, folder, tmp_path):
+    engine = f"rapidocr-onnxruntime-{version('rapidocr-onnxruntime')}"
+    assert tool.version == f"1-{engine}-{folder}"
+    assert OCR(OcrConfig(folder=str(tmp_path))).version != tool.version
 
 
 def test_folder_that_is_missing_is_refused(tmp_path):
