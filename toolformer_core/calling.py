@@ -199,17 +199,21 @@ class ToolCaller:
             outcome = Outcome.REJECTED if is_rejected else Outcome.FAILED
             return _ended(outcome, str(answer), latency)
         longest = self._config.max_result_chars
-        answer = answer.encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored
-        result = answer.strip()[:longest].rstrip()
+        text = _storable(answer).strip()
+        result = text[:longest].rstrip()
         if not result:
             return _ended(Outcome.EMPTY, "", latency)
-        is_cut = len(answer.strip()) > longest
-        reason = f"cut from {len(answer.strip())} characters" if is_cut else ""
+        reason = f"cut from {len(text)} characters" if len(text) > longest else ""
         return CallAnswer(Outcome.OK, reason, result, latency)
 
 
 def _ended(outcome: Outcome, reason: str, latency: float = 0.0) -> CallAnswer:
-    return CallAnswer(outcome, reason[:MAX_REASON_CHARS], "", latency)
+    return CallAnswer(outcome, _storable(reason[:MAX_REASON_CHARS]), "", latency)
+
+
+def _storable(text: str) -> str:
+    """The text without lone surrogates, which no file takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _call_in_thread(tool: Tool, calls: Calls, limit: float) -> Given:

@@ -326,6 +326,7 @@ def test_run_call_wrong_setting_of_the_tool_is_raised():
 
 def test_run_call_result_that_cannot_be_stored_is_cleaned():
     assert run("a\ud800b").result == "a?b"
+    assert run(ToolError("a\ud800b")).reason == "a?b"
 
 
 class SlowToBuild(ScriptedTool):
