@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prefect.blocks.system import Secret
 
+from tasks.resources import look_up_secret
 from tests.support.http_tools import Reply, answering, as_json
 from tests.unit.test_mcp_server import serving
+from toolformer_core.errors import ConfigError
 
 README = Path(__file__).parents[2] / "README.md"
 DOCUMENT = {
@@ -133,3 +136,10 @@ def test_secret_of_an_http_tool_stays_out_of_answers(invoke, config_file, monkey
     _, output, errors = invoke("tools", "call", "Weather", "Lima", "--config", config_file)
     assert "no key, but ***" in output
     assert "sesamum" not in output + errors
+
+
+def test_secret_of_a_prefect_block_is_looked_up(prefect_server):
+    Secret(value="sesame").save("weather-key")
+    assert look_up_secret("prefect", "weather-key") == "sesame"
+    with pytest.raises(ConfigError, match="no Secret block 'tide-key'; make one in the UI"):
+        look_up_secret("prefect", "tide-key")
