@@ -5,11 +5,11 @@ from pathlib import Path
 
 from tasks._policies import effect_task, shard_task
 from tasks.resources import ToolRef, close_callers, get_caller, get_tool
+from toolformer_core.cassette import RecordedCall, write_cassette
 from toolformer_core.config import ExecuteConfig, Runtime
 from toolformer_core.execute import STAGE_VERSION, count_outcomes, execute_calls
 from toolformer_core.records import Document, ExecutedCall, ProposedCall
 from toolformer_core.shards import ShardRef, read_manifest, read_shard, write_shard
-from toolformer_core.tools.cassette import RecordedCall, write_cassette
 from toolformer_core.tools.described import describe
 
 CASSETTE = "cassette.parquet"

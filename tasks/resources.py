@@ -11,6 +11,7 @@ from typing import cast
 from prefect.blocks.system import Secret
 
 from toolformer_core.calling import Caller, ToolCaller
+from toolformer_core.cassette import RecordedTool, ReplayCaller, read_descriptions
 from toolformer_core.config import ExecuteConfig, ProposerConfig, Runtime
 from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.errors import ConfigError
@@ -20,7 +21,6 @@ from toolformer_core.lm import LanguageModel
 from toolformer_core.models import ModelRef, load_model, resolve_model
 from toolformer_core.settings import ModelConfig, Settings, per_tool
 from toolformer_core.tools.base import Tool
-from toolformer_core.tools.cassette import RecordedTool, ReplayCaller, read_descriptions
 from toolformer_core.tools.registry import Services, build_tool, isolated_build, rules_of
 from toolformer_core.tools.secret_values import environment_lookup
 

@@ -6,18 +6,18 @@ import pytest
 
 from tests.support.scripted_tool import ScriptedTool
 from toolformer_core.calling import ToolCaller
-from toolformer_core.config import ExecuteConfig
-from toolformer_core.errors import ConfigError, ToolInputRejected
-from toolformer_core.records import Outcome
-from toolformer_core.tools.base import NO_DOCUMENT, AnyPlace, CallContext
-from toolformer_core.tools.calculator import Calculator
-from toolformer_core.tools.cassette import (
+from toolformer_core.cassette import (
     RecordedCall,
     RecordedTool,
     ReplayCaller,
     read_descriptions,
     write_cassette,
 )
+from toolformer_core.config import ExecuteConfig
+from toolformer_core.errors import ConfigError, ToolInputRejected
+from toolformer_core.records import Outcome
+from toolformer_core.tools.base import NO_DOCUMENT, AnyPlace, CallContext
+from toolformer_core.tools.calculator import Calculator
 from toolformer_core.tools.described import describe
 
 CONFIG = ExecuteConfig(max_result_chars=8)
