@@ -31,6 +31,7 @@ from toolformer_core.tools.isolation import (
 
 MAX_REASON_CHARS = 300
 BATCH_SIZE = 16
+MIN_CALLS_OF_AN_OUTAGE = 3
 _REMEMBERED_CALLS = 100_000
 _REPEATABLE = (Outcome.OK, Outcome.EMPTY, Outcome.REJECTED)
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
@@ -99,11 +100,21 @@ class ToolCaller:
         batches = [new[start : start + size] for start in range(0, len(new), size)]
         for batch, answered in zip(batches, self._threads.map(self._answer, batches), strict=True):
             found.update(zip(batch, answered, strict=True))
+        self._check_answered([found[key] for key in new])
         with self._lock:
             for key, answer in found.items():
                 if answer.outcome in _REPEATABLE and self._known.maxsize:
                     self._known[key] = answer
         return [found[key] for key in keys]
+
+    def _check_answered(self, answers: list[CallAnswer]) -> None:
+        """Raises: TransientToolError if several calls were made and all of them timed out."""
+        num_late = sum(answer.outcome is Outcome.TIMED_OUT for answer in answers)
+        if len(answers) >= MIN_CALLS_OF_AN_OUTAGE and num_late == len(answers):
+            raise TransientToolError(
+                f"{self.tool.name} answered none of {num_late} calls within "
+                f"{self._timeout_seconds:g} s; see to it, or raise execute.timeout_seconds"
+            )
 
     def close(self) -> None:
         """End what runs beside this process."""

@@ -213,6 +213,26 @@ def test_caller_tool_that_hangs_fails_the_shard_instead_of_emptying_it():
     assert len(tool.calls) == 3
 
 
+@pytest.fixture
+def hanging():
+    """Calls a tool that never answers."""
+    released = threading.Event()
+    config = CONFIG.model_copy(update={"timeout_seconds": 0.02})
+    tool = ScriptedTool({str(k): released.wait for k in range(9)})
+    yield ToolCaller(tool, config)
+    released.set()
+
+
+def test_caller_few_calls_that_time_out_are_data(hanging):
+    answers = hanging.answers([(key, NO_DOCUMENT) for key in "12"])
+    assert [answer.outcome for answer in answers] == [Outcome.TIMED_OUT] * 2
+
+
+def test_caller_several_calls_of_which_none_is_answered_are_an_outage(hanging):
+    with pytest.raises(TransientToolError, match=r"answered none of 3 calls within 0\.02 s"):
+        hanging.answers([(key, NO_DOCUMENT) for key in "123"])
+
+
 def test_breaker_opens_closes_after_a_while_and_forgets_with_an_answer(monkeypatch):
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
