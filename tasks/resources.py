@@ -12,7 +12,7 @@ from prefect.blocks.system import Secret
 
 from toolformer_core.calling import Caller, ToolCaller
 from toolformer_core.cassette import RecordedTool, ReplayCaller, read_descriptions
-from toolformer_core.config import ExecuteConfig, ProposerConfig, Runtime
+from toolformer_core.config import ExecuteConfig, ProposerConfig, Runtime, resolved
 from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.fingerprint import fingerprint
@@ -147,8 +147,7 @@ def get_caller(
 ) -> Caller:
     """What answers the calls of a tool, once per run and process: all shards share its limits."""
     seconds = per_tool(config.timeout_seconds, ref.name, "execute.timeout_seconds")
-    resolved = config.model_copy(update={"timeout_seconds": seconds})
-    key = (ref, resolved, max_calls, at_inference)
+    key = (ref, config.model_copy(update={"timeout_seconds": seconds}), max_calls, at_inference)
     with _LOADING:
         if key not in _CALLERS:
             _CALLERS[key] = _new_caller(*key)
@@ -169,7 +168,7 @@ def close_callers(root: Path) -> None:
 
 
 def _new_caller(ref: ToolRef, config: ExecuteConfig, max_calls: int, at_inference: bool) -> Caller:
-    seconds = per_tool(config.timeout_seconds, ref.name, "execute.timeout_seconds")
+    seconds = resolved(config.timeout_seconds)
     tool = get_tool(ref, at_inference=at_inference, timeout_seconds=seconds)
     source = ToolSource.model_validate_json(ref.source)
     if isinstance(tool, RecordedTool) and source.runtime.replay is not None:
