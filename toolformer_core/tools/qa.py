@@ -53,7 +53,7 @@ class Reader(Protocol):
     name: str
 
     def read(self, head: str, questions: Sequence[str], max_tokens: int) -> list[str]:
-        """What follows head + question + "\\nAnswer:", the likeliest word each time."""
+        """What follows each question and "Answer:", the likeliest word each time."""
 
 
 class LocalReader:
