@@ -70,11 +70,12 @@ def running(group):
     return [pid for pid, stat in stats.items() if int(stat[2]) == group and stat[0] != "Z"]
 
 
-def wait_until_ended(group, seconds=20):
+def becomes(condition, seconds=20):
+    """Whether it is so within the time: the kernel ends a killed process in its own time."""
     end = time.monotonic() + seconds
-    while running(group) and time.monotonic() < end:
+    while not condition() and time.monotonic() < end:
         time.sleep(0.05)
-    return not running(group)
+    return condition()
 
 
 def test_apertium_texts_come_back_in_order_and_unchanged_but_for_the_mode(apertium):
@@ -120,7 +121,7 @@ def test_apertium_keeps_one_pipeline_until_closed(apertium):
     assert (first, second) == (f"{group} a", f"{group} b")
     assert running(group)
     naming.close()
-    assert wait_until_ended(group)
+    assert becomes(lambda: not running(group))
     assert naming.translate(["c"]) != [f"{group} c"]
 
 
@@ -128,7 +129,7 @@ def test_apertium_pipeline_that_died_between_calls_started_again(apertium):
     naming = apertium(NAMES_ITS_GROUP)
     group = int(naming.translate(["a"])[0].split()[0])
     os.killpg(group, signal.SIGKILL)
-    assert wait_until_ended(group)
+    assert becomes(lambda: not running(group))
     (again,) = naming.translate(["b"])
     assert again.endswith(" b")
     assert again != f"{group} b"
@@ -151,7 +152,7 @@ def test_apertium_pipeline_that_hangs_ended_in_time(apertium):
     hanging = apertium("cat | sleep 60.125", timeout_seconds=0.5)
     with pytest.raises(ToolError, match=r"no answer within 0\.5 s"):
         hanging.translate(["a"])
-    assert "sleep\x0060.125\0" not in files_of_processes("cmdline").values()
+    assert becomes(lambda: "sleep\x0060.125\0" not in files_of_processes("cmdline").values())
 
 
 def test_apertium_serves_several_threads(apertium):
@@ -173,7 +174,7 @@ def test_apertium_pipeline_ends_when_its_object_is_forgotten(apertium, tmp_path)
     path = tmp_path / "named.mode"
     path.write_text(NAMES_ITS_GROUP)
     group = int(Apertium(path).translate(["a"])[0].split()[0])
-    assert wait_until_ended(group)
+    assert becomes(lambda: not running(group))
 
 
 def test_apertium_pipeline_ends_with_a_killed_parent(tmp_path):
@@ -188,7 +189,8 @@ def test_apertium_pipeline_ends_with_a_killed_parent(tmp_path):
     command = [sys.executable, "-c", source, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    assert wait_until_ended(int(done.stdout.split()[0]))
+    group = int(done.stdout.split()[0])
+    assert becomes(lambda: not running(group))
 
 
 def test_apertium_name_changes_with_the_mode_and_its_data(tmp_path):
