@@ -249,6 +249,27 @@ def _call_in_thread(tool: Tool, calls: Calls, limit: float) -> Given:
         return Given([], TimeoutError())
 
 
+class ForgivingCaller:
+    """For inference: a tool that is away fails the call, not those who wait for other rows."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    @property
+    def tool(self) -> Tool:
+        """As in `Caller`."""
+        return self._caller.tool
+
+    def answers(self, calls: Calls) -> list[CallAnswer]:
+        """One answer per call; an outage is the outcome failed."""
+        started = time.perf_counter()
+        try:
+            return self._caller.answers(calls)
+        except TransientToolError as outage:
+            seconds = time.perf_counter() - started
+            return [_ended(Outcome.FAILED, str(outage), seconds) for _ in calls]
+
+
 class CircuitBreaker:
     """Stops calling a tool that does not answer, for a while.
 

@@ -228,9 +228,31 @@ class DecodeConfig(Settings):
         description="k: a call starts when <API> is among the k most "
         "likely tokens; 1 is greedy, 0 forbids calls.",
     )
+    call_threshold: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="In place of call_top_k: a call starts when p(<API>), all its spellings "
+        "together, is at least this.",
+    )
     max_calls: int = Field(default=1, ge=0, le=100, description="Calls per input (paper: 1).")
+    max_call_tokens: int = Field(
+        default=48, ge=4, le=512, description="A call without an arrow by then is taken back."
+    )
+    forced_tool: str | None = Field(
+        default=None, description="Write this tool's name and '(' after <API>; none: M chooses."
+    )
     max_new_tokens: int = Field(
-        default=60, ge=1, le=10_000, description="Tokens generated per input, calls included."
+        default=60,
+        ge=1,
+        le=10_000,
+        description="Tokens that the model chooses per input, calls included, results not.",
+    )
+    temperature: float = Field(default=0.0, ge=0, le=5, description="0 is greedy (paper).")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus, if not greedy.")
+    seed: int = Field(default=0, ge=0, description="Of the draws, if not greedy.")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), max_length=16, description="Texts that end the answer and are left out of it."
     )
 
 

@@ -1,216 +1,316 @@
 """Inference with calls (paper, section 2 "Inference" and section 4.2).
 
-Greedy decoding, except that a call starts whenever <API> is among the call_top_k most likely
-tokens and fewer than max_calls have been made. At the arrow the tool runs; its result and the
-closing bracket are fed as if they had been decoded, on the same key/value cache, and decoding goes
-on. Rows of a batch are independent: while one is fed its result, the others decode.
+A call starts whenever <API> is among the call_top_k most likely tokens (or likelier than
+call_threshold) and fewer than max_calls have been started. At the arrow the tool is called in a
+thread of its own, while the other rows go on; its result and the closing bracket are then fed to
+the row on the same cache in one pass, as if the model had written them.
 
-Choice: a failed call gets an empty result and decoding goes on; the paper is silent.
+Departs: a call that fails, or that cannot be one, is taken back: the row goes on from where the
+call started with the token that the model would have chosen there (the fallback of ToolkenGPT,
+arXiv 2305.11554). The paper does not say what happens. It counts as a call, so a tool that is down
+is not tried again and again.
 
-Shape legend: B batch, T tokens, V vocabulary.
+Rows come and go while others decode (`Decoding`); what a row gives depends on no other.
 """
 
+import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 import torch
-from transformers import DynamicCache
 
 from toolformer_core.calling import Caller
 from toolformer_core.config import DecodeConfig
-from toolformer_core.errors import NotationError
-from toolformer_core.hf_lm import HFLanguageModel
-from toolformer_core.notation import ARROW, END, parse_call, render_call_with_result
+from toolformer_core.decode_choice import Choice, choose
+from toolformer_core.decode_row import Row
+from toolformer_core.decoded import (
+    CallFinished,
+    CallStarted,
+    DecodeRequest,
+    Event,
+    Finished,
+    Generation,
+    TextPiece,
+)
+from toolformer_core.errors import ConfigError, NotationError
+from toolformer_core.hf_model import HFModel
+from toolformer_core.hf_rows import open_rows
+from toolformer_core.notation import ARROW, END, ParsedCall, parse_call, render_call_with_result
 from toolformer_core.records import Outcome
 from toolformer_core.tools.base import CallContext
 
-MAX_CALL_TOKENS = 48
+_MAX_ROWS = 32
+_INSTANT_SECONDS = 0.001
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodedCall:
-    """One call made while decoding; `char_offset` is where it starts in the completion."""
+class Decoding:
+    """Rows that decode together; others join and leave at any step. For one thread."""
 
-    tool: str
-    argument: str
-    result: str
-    outcome: Outcome
-    char_offset: int
-    latency_seconds: float
+    def __init__(
+        self,
+        lm: HFModel,
+        tools: Mapping[str, Caller],
+        *,
+        max_rows: int = _MAX_ROWS,
+        forbids_calls: bool = True,
+    ) -> None:
+        """`forbids_calls` False leaves a base model free to write brackets as text."""
+        self.wake = threading.Event()
+        """Set when a tool has answered: wait for it when `step` gives nothing."""
+        self._lm = lm
+        self._tools = tools
+        self._max_rows = max_rows
+        self._forbids_calls = forbids_calls
+        self._rows = open_rows(lm)
+        self._live: dict[int, Row] = {}
+        self._waiting: deque[Row] = deque()
+        self._num_tickets = 0
+        self._end_ids = {lm.tokenizer.eos_token_id, lm.document_start_id}
+        self._threads = ThreadPoolExecutor(max_rows, thread_name_prefix="decoding-call")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all rows have finished."""
+        return not self._live and not self._waiting
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether every row that has joined waits for its tool."""
+        return bool(self._live) and all(row.answering for row in self._live.values())
+
+    def add(self, request: DecodeRequest) -> int:
+        """Let a row join as soon as there is room; its ticket.
+
+        Raises: ConfigError for a prompt longer than the context, or an unknown forced tool.
+        """
+        lm, config = self._lm, request.config
+        start = [lm.document_start_id] if request.starts_document else []
+        prompt_ids = [*start, *lm.encode(request.prompt)] or [lm.document_start_id]
+        if len(prompt_ids) >= lm.context_tokens:
+            raise ConfigError(
+                f"prompt of {len(prompt_ids)} tokens; the model takes {lm.context_tokens}, with "
+                "what it generates; shorten the prompt"
+            )
+        if config.forced_tool is not None and config.forced_tool not in self._tools:
+            known = ", ".join(self._tools) or "none"
+            raise ConfigError(
+                f"forced_tool {config.forced_tool!r}: no such tool here; known: {known}"
+            )
+        ticket = self._num_tickets
+        self._num_tickets += 1
+        self._waiting.append(Row(ticket, request, prompt_ids, lm.tokenizer))
+        return ticket
+
+    def cancel(self, ticket: int) -> None:
+        """Let a row go; what its tool still answers is not heard."""
+        if self._live.pop(ticket, None) is not None:
+            self._rows.leave(ticket)
+        self._waiting = deque(row for row in self._waiting if row.ticket != ticket)
+
+    def close(self) -> None:
+        """Let all rows go."""
+        for ticket in [*self._live]:
+            self.cancel(ticket)
+        self._waiting.clear()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @torch.inference_mode()
+    def step(self) -> list[Event]:
+        """One forward pass for all rows that can go on, and what happened.
+
+        Raises: TransientToolError for an outage of a tool.
+        """
+        self.wake.clear()
+        events = [event for row in [*self._live.values()] for event in self._hear(row)]
+        while self._waiting and len(self._live) < self._max_rows:
+            row = self._waiting.popleft()
+            self._live[row.ticket] = row
+        fed = self._next_feed()
+        if fed:
+            logits_BV = self._rows.feed(fed).float()  # in bfloat16 the search for the best is slow
+            rows = [self._live[ticket] for ticket in fed]
+            for row in rows:
+                del row.pending[: len(fed[row.ticket])]
+            events += self._go_on(rows, logits_BV)
+        return events
+
+    def _next_feed(self) -> dict[int, list[int]]:
+        """Tokens by ticket, within the budget of one pass; those that wait for one token first."""
+        able = [row for row in self._live.values() if row.answering is None]
+        fed, room = dict[int, list[int]](), self._lm.token_budget
+        for row in sorted(able, key=lambda row: len(row.pending)):
+            if room:
+                fed[row.ticket] = row.pending[:room]
+                room -= len(fed[row.ticket])
+        return fed
+
+    def _go_on(self, rows: Sequence[Row], logits_BV: torch.Tensor) -> list[Event]:
+        """Give the next token to every row that has been fed all it had."""
+        ready = [k for k, row in enumerate(rows) if not row.pending]
+        if not ready:
+            return []
+        if len(ready) < len(rows):
+            rows, logits_BV = [rows[k] for k in ready], logits_BV[ready]
+        can_call = bool(self._tools)
+        forbids = self._forbids_calls or can_call
+        choices = choose(logits_BV, rows, self._lm.start_ids, can_call=can_call, forbids=forbids)
+        events = [
+            e for row, choice in zip(rows, choices, strict=True) for e in self._to(row, choice)
+        ]
+        # A tool that answers at once costs its row no pass.
+        asked = [row.answering for row in rows if row.answering is not None]
+        wait(asked, _INSTANT_SECONDS) if asked else None
+        return events
+
+    def _to(self, row: Row, choice: Choice) -> list[Event]:
+        """Take a row one token further."""
+        if row.call is not None:
+            return self._write_call(row, choice.plain)
+        if choice.start is None:
+            return self._write_text(row, choice.plain)
+        name = row.request.config.forced_tool
+        forced = self._lm.encode(f"{name}(") if name is not None else []
+        row.open_call(choice.plain, [choice.start, *forced])
+        return []
+
+    def _write_text(self, row: Row, token: int) -> list[Event]:
+        if token in self._end_ids:
+            row.finish_reason = "stop"
+            return self._finish(row)
+        row.append(token)
+        piece = row.write(row.stream.push(token))
+        events: list[Event] = [TextPiece(row.ticket, piece)] if piece else []
+        if row.finish_reason is None and self._is_full(row):
+            row.finish_reason = "length"
+        return events if row.finish_reason is None else [*events, *self._finish(row)]
+
+    def _write_call(self, row: Row, token: int) -> list[Event]:
+        """Inside a call: ask the tool at the arrow; take the call back if it cannot be one."""
+        assert row.call is not None
+        row.append(token)
+        row.call.text += row.call.stream.push(token)
+        text = row.call.text.lstrip(" ")
+        if text.endswith(ARROW):
+            return self._ask(row, text.removesuffix(ARROW) + END)
+        length = len(row.token_ids) - row.call.token_index
+        is_closed = token in self._end_ids or END in text.replace(rf"\{END}", "")
+        if is_closed or length >= row.request.config.max_call_tokens or self._is_full(row):
+            return self._take_back(row, is_malformed=True)
+        return []
+
+    def _ask(self, row: Row, text: str) -> list[Event]:
+        """Let a thread ask the tool; the row is fed again when it has answered."""
+        assert row.call is not None
+        try:
+            parsed = parse_call(text)
+        except NotationError:
+            return self._take_back(row, is_malformed=True)
+        caller = self._tools.get(parsed.tool)
+        if caller is None:
+            return self._take_back(row, is_malformed=True)
+        row.call.parsed = parsed
+        call = (parsed.argument, row.request.context)
+        row.answering = self._threads.submit(lambda: caller.answers([call])[0])
+        row.answering.add_done_callback(lambda _: self.wake.set())
+        piece = row.release()
+        events: list[Event] = [TextPiece(row.ticket, piece)] if piece else []
+        at = len(row.completion)
+        return [*events, CallStarted(row.ticket, parsed.tool, parsed.argument, at)]
+
+    def _hear(self, row: Row) -> list[Event]:
+        """Write the tool's answer into its row, if it has come."""
+        if row.answering is None or not row.answering.done():
+            return []
+        assert row.call is not None
+        assert row.call.parsed is not None
+        answer, row.answering = row.answering.result(), None
+        written = _rest_of_call(row.call.parsed, answer.result)
+        ids = self._lm.encode(written)
+        if answer.outcome is Outcome.OK and row.num_tokens + len(ids) >= self._lm.context_tokens:
+            reason = f"no room for a result of {len(ids)} tokens in the model's context"
+            answer = answer._replace(outcome=Outcome.FAILED, reason=reason, result="")
+        event = CallFinished(row.ticket, row.end_call(answer))
+        if answer.outcome is not Outcome.OK:
+            return [event, *self._take_back(row)]
+        row.write_call(written, ids)
+        if self._is_full(row):
+            row.finish_reason = "length"
+            return [event, *self._finish(row)]
+        return [event]
+
+    def _take_back(self, row: Row, *, is_malformed: bool = False) -> list[Event]:
+        """Go on with the token that the model would have chosen instead of the call."""
+        row.num_malformed += is_malformed
+        instead = row.take_back()
+        self._rows.rewind(row.ticket, row.num_tokens)
+        return self._write_text(row, instead)
+
+    def _is_full(self, row: Row) -> bool:
+        return (
+            row.num_chosen >= row.request.config.max_new_tokens
+            or row.num_tokens >= self._lm.context_tokens
+        )
+
+    def _finish(self, row: Row) -> list[Event]:
+        piece = row.release()
+        events: list[Event] = [TextPiece(row.ticket, piece)] if piece else []
+        del self._live[row.ticket]
+        self._rows.leave(row.ticket)
+        return [*events, Finished(row.ticket, row.generation())]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
-    """A completion with its calls written out, and the same without them."""
-
-    completion: str
-    answer: str
-    calls: tuple[DecodedCall, ...]
-    num_malformed: int
-
-
-@dataclass(slots=True)
-class _Row:
-    """One input on its way through decoding."""
-
-    index: int
-    context: CallContext
-    token_ids: list[int] = field(default_factory=list)
-    pending: deque[int] = field(default_factory=deque)
-    call_start: int | None = None  # token index of the open call's "["
-    num_chosen: int = 0  # tokens the model chose; results are not counted
-    num_calls: int = 0
-    num_malformed: int = 0
-    calls: list[DecodedCall] = field(default_factory=list)
-    spans: list[tuple[int, int]] = field(default_factory=list)  # token ranges of calls
-    is_done: bool = False
+def _rest_of_call(call: ParsedCall, result: str) -> str:
+    """What comes behind the arrow: the result and the closing bracket."""
+    before = render_call_with_result(call.tool, call.argument, "").removesuffix(f" {END}")
+    return render_call_with_result(call.tool, call.argument, result).removeprefix(before)
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """A model with the tools it may call.
+    """A model with the tools it may call, and how it decodes.
 
-    With no tools and call_top_k 0 it forbids <API>; `forbids_calls` False leaves a base model
-    free to write brackets as text.
+    With no tools it forbids <API>; `forbids_calls` False leaves a base model free to write brackets
+    as text.
     """
 
-    lm: HFLanguageModel
+    lm: HFModel
     tools: Mapping[str, Caller]
     config: DecodeConfig
     forbids_calls: bool = True
 
     def generate(self, prompts: Sequence[str], contexts: Sequence[CallContext]) -> list[Generation]:
-        """One completion per prompt, in their order."""
-        encoded = [[self.lm.document_start_id, *self.lm.encode(prompt)] for prompt in prompts]
-        rows = [_Row(index, context) for index, context in enumerate(contexts)]
-        order = sorted(rows, key=lambda row: (len(encoded[row.index]), row.index))
-        for batch in self._batches(order, encoded):
-            self._decode_batch(batch, encoded)
-        return [self._generation(row) for row in rows]
+        """One completion per prompt, in their order.
 
-    def _batches(self, order: Sequence[_Row], encoded: Sequence[list[int]]) -> list[list[_Row]]:
-        """Rows of similar length whose prompts and completions fit the token budget."""
-        batches: list[list[_Row]] = []
-        for row in order:
-            length = len(encoded[row.index]) + self.config.max_new_tokens
-            if not batches or (len(batches[-1]) + 1) * length > self.lm.token_budget:
-                batches.append([])
-            batches[-1].append(row)
-        return batches
+        Raises: as in `stream`.
+        """
+        finished = {
+            event.ticket: event.generation
+            for event in self.stream(prompts, contexts)
+            if isinstance(event, Finished)
+        }
+        return [finished[ticket] for ticket in range(len(prompts))]
 
-    @torch.inference_mode()
-    def _decode_batch(self, rows: list[_Row], encoded: Sequence[list[int]]) -> None:
-        ids_BT, mask_BT = self.lm.pad_left([encoded[row.index] for row in rows])
-        cache = DynamicCache(config=self.lm.model.config)
-        while rows:
-            logits_BV = self.lm.model(
-                input_ids=ids_BT,
-                attention_mask=mask_BT,
-                position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            for row, logits_V in zip(rows, logits_BV, strict=True):
-                self._advance(row, logits_V)
-            live = [k for k, row in enumerate(rows) if not row.is_done]
-            if len(live) < len(rows):
-                rows = [rows[k] for k in live]
-                if rows:
-                    cache.batch_select_indices(torch.tensor(live, device=self.lm.device))
-                    mask_BT = mask_BT[live]
-            if rows:
-                ids_BT = torch.tensor([[row.token_ids[-1]] for row in rows], device=self.lm.device)
-                mask_BT = torch.cat([mask_BT, torch.ones_like(ids_BT)], dim=1)
+    def stream(self, prompts: Sequence[str], contexts: Sequence[CallContext]) -> Iterator[Event]:
+        """What happens, as it happens; the tickets are 0, 1, ... in the order of the prompts.
 
-    def _advance(self, row: _Row, logits_V: torch.Tensor) -> None:
-        """Append the row's next token: a pending one of a result, or the model's choice."""
-        if row.pending:
-            row.token_ids.append(row.pending.popleft())
-            row.is_done = not row.pending and row.num_chosen >= self.config.max_new_tokens
-            return
-        token = self._choose(row, logits_V)
-        ends = (self.lm.tokenizer.eos_token_id, self.lm.document_start_id)
-        if row.call_start is None and token in ends:
-            row.is_done = True
-            return
-        row.token_ids.append(token)
-        row.num_chosen += 1
-        if row.call_start is not None:
-            self._advance_call(row)
-        if row.num_chosen >= self.config.max_new_tokens and not row.pending:
-            row.is_done = True
-
-    def _choose(self, row: _Row, logits_V: torch.Tensor) -> int:
-        """Greedy, but for the start of a call."""
-        if row.call_start is not None or (not self.forbids_calls and not self.tools):
-            return int(logits_V.argmax())
-        start_ids = torch.tensor(self.lm.start_ids, device=logits_V.device)
-        best_start = start_ids[logits_V[start_ids].argmax()]
-        if self.tools and row.num_calls < self.config.max_calls:
-            rank = int((logits_V > logits_V[best_start]).sum())
-            if rank < self.config.call_top_k:
-                row.call_start = len(row.token_ids)
-                row.num_calls += 1
-                return int(best_start)
-        return int(logits_V.index_fill(0, start_ids, float("-inf")).argmax())
-
-    def _advance_call(self, row: _Row) -> None:
-        """Inside a call: run the tool at the arrow; give the call up if it cannot be one."""
-        assert row.call_start is not None
-        text = self.lm.tokenizer.decode(row.token_ids[row.call_start :]).lstrip(" ")
-        if text.endswith(ARROW):
-            self._run_tool(row, text.removesuffix(ARROW))
-        elif END in text or len(row.token_ids) - row.call_start >= MAX_CALL_TOKENS:
-            row.num_malformed += 1
-            row.spans.append((row.call_start, len(row.token_ids)))
-            row.call_start = None
-
-    def _run_tool(self, row: _Row, text: str) -> None:
-        """Run the call that the text spells and queue its result and closing bracket."""
-        assert row.call_start is not None
+        Raises: ConfigError for a prompt that is too long; TransientToolError for an outage.
+        """
+        longest = max((len(self.lm.encode(prompt)) for prompt in prompts), default=0)
+        decoding = Decoding(
+            self.lm,
+            self.tools,
+            max_rows=max(1, self.lm.token_budget // (1 + longest + self.config.max_new_tokens)),
+            forbids_calls=self.forbids_calls,
+        )
         try:
-            call = parse_call(text + END)
-        except NotationError:
-            call = None
-        if call is None or call.tool not in self.tools:
-            row.num_malformed += 1
-            row.spans.append((row.call_start, len(row.token_ids)))
-            row.call_start = None
-            return
-        [answer] = self.tools[call.tool].answers([(call.argument, row.context)])
-        outcome, _, result, latency = answer
-        rendered = render_call_with_result(call.tool, call.argument, result)
-        prefix = render_call_with_result(call.tool, call.argument, "").removesuffix(f" {END}")
-        row.pending.extend(self.lm.encode(rendered.removeprefix(prefix)))
-        before = self.lm.tokenizer.decode(row.token_ids[: row.call_start])
-        row.calls.append(
-            DecodedCall(
-                tool=call.tool,
-                argument=call.argument,
-                result=result,
-                outcome=outcome,
-                char_offset=len(before),
-                latency_seconds=latency,
-            )
-        )
-        row.spans.append((row.call_start, len(row.token_ids) + len(row.pending)))
-        row.call_start = None
-
-    def _generation(self, row: _Row) -> Generation:
-        decode = self.lm.tokenizer.decode
-        spans = row.spans
-        if row.call_start is not None:  # the tokens ran out inside a call
-            spans = [*spans, (row.call_start, len(row.token_ids))]
-        pieces, reached = [], 0
-        for first, last in spans:
-            pieces.append(decode(row.token_ids[reached:first]))
-            reached = last
-        pieces.append(decode(row.token_ids[reached:]))
-        return Generation(
-            completion=decode(row.token_ids),
-            answer="".join(pieces),
-            calls=tuple(row.calls),
-            num_malformed=row.num_malformed + (row.call_start is not None),
-        )
+            for prompt, context in zip(prompts, contexts, strict=True):
+                decoding.add(DecodeRequest(prompt=prompt, context=context, config=self.config))
+            while not decoding.is_idle:
+                events = decoding.step()
+                yield from events
+                if not events and decoding.is_waiting:
+                    decoding.wake.wait()
+        finally:
+            decoding.close()

@@ -18,7 +18,7 @@ from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.records import EvaluatedItem
 from toolformer_core.tools.base import CallContext
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 _NUM_RESAMPLES = 1000
 
 

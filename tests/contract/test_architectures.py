@@ -42,15 +42,13 @@ ARCHITECTURES = {
 }
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
-def case(request):
-    """The way a model is decoded, and its adapter."""
-    way, settings = ARCHITECTURES[request.param]
-    way = Way(way)
+def architecture_lm(name):
+    """The adapter of a tiny random model."""
+    _, settings = ARCHITECTURES[name]
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     config = AutoConfig.for_model(
-        request.param,
+        name,
         vocab_size=len(tokenizer),
         hidden_size=32,
         num_hidden_layers=2,
@@ -61,7 +59,13 @@ def case(request):
         pad_token_id=0,
         **settings,
     )
-    return way, HFLanguageModel(AutoModelForCausalLM.from_config(config).eval(), tokenizer)
+    return HFLanguageModel(AutoModelForCausalLM.from_config(config).eval(), tokenizer)
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def case(request):
+    """The way a model is decoded, and its adapter."""
+    return Way(ARCHITECTURES[request.param][0]), architecture_lm(request.param)
 
 
 def test_way_is_found_and_a_slow_one_is_warned_of(case, caplog):

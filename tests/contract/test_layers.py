@@ -32,8 +32,10 @@ TORCH_MODULES = (
     "hf_tree",
     "hf_packing",
     "hf_probe",
+    "hf_rows",
     "models",
     "decode",
+    "decode_choice",
     "finetune",
 )
 TORCH_FILES = tuple(f"toolformer_core/{name}.py" for name in TORCH_MODULES)
