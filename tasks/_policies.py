@@ -2,7 +2,8 @@
 
 Prefect's stock cache policies do not fit: one includes the run's id and never hits again, one
 forgets the task, one sees only the wrapper's own lines. Our key is the task, the stage's version
-and the content of its inputs; where files lie and how fast the machine is are not part of it.
+and the content of its inputs; where files lie, who watches and how fast the machine is are not
+part of it.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-_LOCATION = frozenset({"folder", "runtime"})
+_LOCATION = frozenset({"folder", "runtime", "tracking"})
 _EFFECT_TIMEOUT_SECONDS = 6 * 3600  # a search index over a whole encyclopedia takes hours
 _RETRY_DELAYS_SECONDS = [2.0, 10.0, 30.0]
 

@@ -3,24 +3,37 @@
 from pathlib import Path
 
 from tasks._policies import shard_task
+from tasks.track import live_metrics
 from toolformer_core.config import FinetuneConfig, Runtime
-from toolformer_core.finetune import STAGE_VERSION, FinetuneResult, finetune_model
+from toolformer_core.finetune import STAGE_VERSION, FinetuneResult
 from toolformer_core.models import ModelRef
-from toolformer_core.records import AugmentedDocument
-from toolformer_core.shards import ShardRef, read_shard
+from toolformer_core.shards import ShardRef
+from toolformer_core.training_process import FinetuneJob, launch_job, run_job
 
 
 @shard_task("finetune", STAGE_VERSION, tag="gpu")
 def finetune_shards(
     augmented: list[ShardRef],
+    documents: list[ShardRef],
     base: ModelRef,
     config: FinetuneConfig,
     folder: Path,
     runtime: Runtime,
+    tracking: str | None,
 ) -> FinetuneResult:
     """Fine-tune the base model on all shards of C*; a retry resumes from the last checkpoint."""
-    documents = [row for ref in augmented for row in read_shard(ref, AugmentedDocument)]
-    return finetune_model(documents, base, config, folder, runtime.device)
+    job = FinetuneJob(
+        augmented=tuple(augmented),
+        documents=tuple(documents),
+        base=base,
+        config=config,
+        folder=folder,
+        device=runtime.device,
+    )
+    with live_metrics(tracking, "finetune", runtime) as report:
+        if runtime.accelerate_config is None:
+            return run_job(job, report)
+        return launch_job(job, runtime.accelerate_config, report)
 
 
 def model_is_intact(result: FinetuneResult) -> bool:

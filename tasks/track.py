@@ -5,7 +5,8 @@ unreachable store is a warning, and the results in Parquet and DuckDB stay whole
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from toolformer_core.shards import read_manifest, total_counts
 
 EXPERIMENT = "toolformer"
 _MAX_PARAM_CHARS = 500
+_MAX_BATCH = 1000  # metrics that MLflow takes at a time
+_LIVE_SECONDS = 5.0
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -103,19 +106,94 @@ def track_losses(parent: str | None, index: Path, config: PipelineConfig, runtim
 
 @effect_task
 def track_finetune(parent: str | None, result: FinetuneResult, runtime: Runtime) -> None:
-    """A child run with the loss curves in nats per token."""
-    now = int(time.time() * 1000)
-    curves = {"train_loss_nats": result.train_loss, "dev_loss_nats": result.dev_loss}
-    points = [
-        Metric(f"finetune/{name}", value, now, step)
-        for name, curve in curves.items()
-        for step, value in curve
-    ]
+    """Complete the child run "finetune": sizes, the chosen step, and what it lacks of the curves.
+
+    It has them where the training was part of this run and the store was there all the time.
+    """
+    if parent is None:
+        return
     sizes = {
         "finetune/train_texts_count": result.num_train,
         "finetune/dev_texts_count": result.num_dev,
+        "finetune/chosen_step": result.chosen_step,
     }
-    _log_child(parent, "finetune", points + _points(sizes), runtime)
+    try:
+        client = MlflowClient(tracking_uri(runtime))
+        child = _open_child(client, parent, "finetune")
+        points = _points(sizes)
+        for name, curve in result.curves.items():
+            key = _curve_key("finetune", name)
+            known = {point.step for point in client.get_metric_history(child, key)}
+            points += [Metric(key, v, _now(), step) for step, v in curve if step not in known]
+        _log_in_batches(client, child, points)
+        client.set_terminated(child)
+    except (MlflowException, OSError) as error:
+        get_run_logger().warning("MLflow did not take stage finetune: %s", error)
+
+
+@contextmanager
+def live_metrics(
+    parent: str | None, stage: str, runtime: Runtime
+) -> Iterator[Callable[[int, Mapping[str, float]], None] | None]:
+    """What logs the figures of a step to the stage's child run while the stage goes on."""
+    if parent is None:
+        yield None
+        return
+    live = _LiveChild(parent, stage, runtime)
+    try:
+        yield live.report
+    except BaseException:
+        live.flush(status="FAILED")
+        raise
+    live.flush()
+
+
+class _LiveChild:
+    """Collects figures for some seconds, then logs them: a call takes tens of milliseconds."""
+
+    def __init__(self, parent: str, stage: str, runtime: Runtime) -> None:
+        self._parent = parent
+        self._stage = stage
+        self._runtime = runtime
+        self._points: list[Metric] = []
+        self._flushed = time.monotonic()
+        self._is_reachable = True
+
+    def report(self, step: int, figures: Mapping[str, float]) -> None:
+        """Take the figures of a step."""
+        self._points += [
+            Metric(_curve_key(self._stage, name), value, _now(), step)
+            for name, value in figures.items()
+        ]
+        if time.monotonic() - self._flushed >= _LIVE_SECONDS:
+            self.flush()
+
+    def flush(self, status: str | None = None) -> None:
+        """Log what has come together; a store that fails once is not asked again."""
+        points, self._points = self._points, []
+        if not (points or status) or not self._is_reachable:
+            return
+        try:
+            client = MlflowClient(tracking_uri(self._runtime))
+            child = _open_child(client, self._parent, self._stage)
+            _log_in_batches(client, child, points)
+            if status:
+                client.set_terminated(child, status=status)
+        except (MlflowException, OSError) as error:
+            self._is_reachable = False
+            get_run_logger().warning("MLflow does not take live metrics: %s", error)
+        self._flushed = time.monotonic()
+
+
+@effect_task
+def close_tracking(parent: str | None, runtime: Runtime) -> None:
+    """Close a parent run that has no report."""
+    if parent is None:
+        return
+    try:
+        MlflowClient(tracking_uri(runtime)).set_terminated(parent)
+    except (MlflowException, OSError) as error:
+        get_run_logger().warning("MLflow did not close the run: %s", error)
 
 
 @effect_task
@@ -184,8 +262,31 @@ def _paper_params(config: PipelineConfig) -> dict[str, Any]:
 
 
 def _points(metrics: Mapping[str, float]) -> list[Metric]:
-    now = int(time.time() * 1000)
+    now = _now()
     return [Metric(name, float(value), now, 0) for name, value in metrics.items()]
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _curve_key(stage: str, name: str) -> str:
+    return f"{stage}/{name}_nats" if name.endswith("loss") else f"{stage}/{name}"
+
+
+def _open_child(client: MlflowClient, parent: str, name: str) -> str:
+    """The id of the parent's child run of that name, which is made if there is none."""
+    experiment = client.get_run(parent).info.experiment_id
+    wanted = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}' and attributes.run_name = '{name}'"
+    for run in client.search_runs([experiment], wanted, max_results=1):
+        return str(run.info.run_id)
+    tags = {MLFLOW_PARENT_RUN_ID: parent, MLFLOW_RUN_NAME: name}
+    return str(client.create_run(experiment, tags=tags, run_name=name).info.run_id)
+
+
+def _log_in_batches(client: MlflowClient, run_id: str, points: Sequence[Metric]) -> None:
+    for first in range(0, len(points), _MAX_BATCH):
+        client.log_batch(run_id, metrics=list(points[first : first + _MAX_BATCH]))
 
 
 def _log_run(run_id: str | None, points: Sequence[Metric], runtime: Runtime) -> None:
@@ -202,9 +303,7 @@ def _log_child(parent: str | None, name: str, points: Sequence[Metric], runtime:
         return
     try:
         client = MlflowClient(tracking_uri(runtime))
-        experiment = client.get_run(parent).info.experiment_id
-        tags = {MLFLOW_PARENT_RUN_ID: parent, MLFLOW_RUN_NAME: name}
-        child = client.create_run(experiment, tags=tags, run_name=name).info.run_id
+        child = _open_child(client, parent, name)
         client.log_batch(child, metrics=list(points))
         client.set_terminated(child)
     except (MlflowException, OSError) as error:

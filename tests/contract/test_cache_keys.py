@@ -285,6 +285,7 @@ VALUES = {
     "cutoffs": ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}, [{"a": 1.5, "b": 2.0}, {}]),
     "execute": (ExecuteConfig(), ExecuteConfig(), [ExecuteConfig(max_result_chars=9)]),
     "folder": (Path("/one"), Path("/two"), []),
+    "tracking": ("run", None, []),
     "runtime": (
         Runtime(),
         Runtime(device="cuda", token_budget=99, root=Path("/r"), proposer_url="http://two"),

@@ -1,28 +1,24 @@
-"""Fine-tuning: the chunked loss, the labels, the split, and resuming after a crash."""
+"""Fine-tuning: the steps, what is measured on held-out texts, checkpoints, LoRA, resuming."""
 
-import math
+import itertools
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerState, TrainingArguments
 
-from tests.support.builders import augmented_document, document, filter_decision
-from tests.support.tiny_model import sum_text
+from tests.support.builders import document, filter_decision
 from toolformer_core import finetune
 from toolformer_core.augment import insert_calls
 from toolformer_core.config import FinetuneConfig
-from toolformer_core.errors import CorpusError
-from toolformer_core.finetune import (
-    IGNORED,
-    chunked_loss,
-    finetune_model,
-    newest_checkpoint,
-    split_documents,
-    training_example,
-)
+from toolformer_core.errors import ConfigError, CorpusError
+from toolformer_core.finetune import finetune_model, newest_checkpoint
 from toolformer_core.models import ModelRef, folder_digest, load_model
+from toolformer_core.training_data import split_documents, training_example
+from toolformer_core.training_steps import COMPLETE, _Checkpoints, is_exhausted
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +27,15 @@ def base(tiny_llama_folder):
     return ModelRef(path=str(tiny_llama_folder), digest=digest, dtype="float32")
 
 
-@pytest.fixture(scope="module")
-def lm(base):
-    return load_model(base, "cpu", 4096)
-
-
 def documents(count=12):
-    texts = [sum_text(n + 1, n + 5) for n in range(count)]
-    return [
-        augmented_document(
-            document_id=f"document-{n}", original_text=text, augmented_text=text, calls=()
+    """Sums with a call, in texts of unequal length."""
+    for n in range(count):
+        total = f"{n} + {n + 5}"
+        text = f"Note: {n} and {n + 5} are {2 * n + 5}." + " It is late." * (n % 4)
+        call = filter_decision(
+            char_offset=text.index(" are") + 4, argument=total, result=str(2 * n + 5)
         )
-        for n, text in enumerate(texts)
-    ]
+        yield insert_calls(document(document_id=f"document-{n}", text=text), [call])
 
 
 def config(**settings):
@@ -60,118 +52,33 @@ def config(**settings):
     return FinetuneConfig(**{**defaults, **settings})
 
 
-@pytest.mark.parametrize("ignored_share", [0.0, 0.4])
-def test_chunked_loss_and_gradients_equal_full_cross_entropy(ignored_share):
-    generator = torch.Generator().manual_seed(1)
-    hidden_BTH = torch.randn(4, 400, 16, generator=generator)
-    head = torch.nn.Linear(16, 50, bias=False)
-    labels_BT = torch.randint(0, 50, (4, 400), generator=generator)
-    labels_BT[torch.rand(4, 400, generator=generator) < ignored_share] = IGNORED
-
-    def gradients(loss_of):
-        hidden = hidden_BTH.clone().requires_grad_()
-        loss = loss_of(hidden)
-        return loss.detach(), *torch.autograd.grad(loss, [hidden, head.weight])
-
-    def full(hidden):
-        logits_NV = head(hidden)[:, :-1].reshape(-1, 50)
-        targets_N = labels_BT[:, 1:].reshape(-1)
-        return torch.nn.functional.cross_entropy(
-            logits_NV, targets_N, ignore_index=IGNORED, reduction="sum"
-        )
-
-    found = gradients(lambda hidden: chunked_loss(hidden, head, labels_BT))
-    expected = gradients(full)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+def tune(base, folder, report=None, **settings):
+    return finetune_model(list(documents()), base, config(**settings), folder, "cpu", report)
 
 
-def test_chunked_loss_without_labels_is_zero():
-    labels_BT = torch.full((2, 5), IGNORED)
-    loss = chunked_loss(torch.zeros(2, 5, 4), torch.nn.Linear(4, 7), labels_BT)
-    assert float(loss.detach()) == 0.0
+def weights(result):
+    return load_file(f"{result.model.path}/model.safetensors")
 
 
-TEXT = "She bought 34 apples and 57 pears, and that is 91.\nIt is Tuesday, 4 in the afternoon."
+def assert_same_weights(one, other):
+    expected, found = weights(one), weights(other)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
 
 
-def call(text_before, tool, argument, result):
-    return filter_decision(
-        candidate_id=text_before,
-        char_offset=len(text_before),
-        tool=tool,
-        argument=argument,
-        result=result,
-    )
+@pytest.fixture(scope="module")
+def told():
+    """What the undisturbed run reports."""
+    return []
 
 
-def labelled_texts(lm, example):
-    """The runs of tokens that are left out of the loss, decoded."""
-    runs, run = [], []
-    for token, label in zip(example.input_ids, example.labels, strict=True):
-        if label == IGNORED:
-            run.append(token)
-            continue
-        assert label == token
-        runs, run = [*runs, *([run] if run else [])], []
-    return [lm.tokenizer.decode(run) for run in [*runs, *([run] if run else [])]]
+@pytest.fixture(scope="module")
+def undisturbed(base, tmp_path_factory, told):
+    def report(step, figures):
+        told.append((step, dict(figures)))
 
-
-@pytest.fixture
-def augmented():
-    calls = [
-        call("She bought 34 apples and 57 pears, and that is", "Calculator", "34 + 57", "91"),
-        call(TEXT.partition(" Tuesday")[0], "Calendar", "", "Today is Tuesday, March 4, 2014."),
-    ]
-    return insert_calls(document(text=TEXT), calls)
-
-
-def test_training_example_masks_exactly_the_results(lm, augmented):
-    example = training_example(
-        augmented, lm, config(train_on_results=False, max_sequence_tokens=1024)
-    )
-    assert [text.lstrip(" ") for text in labelled_texts(lm, example)] == [
-        "91]",
-        "Today is Tuesday, March 4, 2014.]",
-    ]
-
-
-def test_training_example_at_the_start_of_a_line_masks_exactly_the_result(lm):
-    decision = call("", "Calculator", "34 + 57", "91")
-    augmented = insert_calls(document(text="the mill is closed."), [decision])
-    assert augmented.augmented_text == "[Calculator(34 + 57) -> 91] the mill is closed."
-    example = training_example(augmented, lm, config(train_on_results=False))
-    assert [text.strip(" ") for text in labelled_texts(lm, example)] == ["91]"]
-
-
-def test_training_example_on_results_masks_nothing_and_is_the_whole_text(lm, augmented):
-    example = training_example(augmented, lm, config(max_sequence_tokens=1024))
-    assert example.labels == example.input_ids
-    start = lm.tokenizer.decode([lm.document_start_id])
-    assert lm.tokenizer.decode(example.input_ids) == f"{start}{augmented.augmented_text}{start}"
-
-
-def test_training_example_is_cut_to_the_length(lm, augmented):
-    example = training_example(augmented, lm, config(max_sequence_tokens=9))
-    assert len(example.input_ids) == len(example.labels) == 9
-
-
-def test_split_documents_depends_on_id_and_seed_alone():
-    many = documents(200)
-    train, dev = split_documents(many, config())
-    assert sorted(d.document_id for d in (*train, *dev)) == sorted(d.document_id for d in many)
-    assert 20 <= len(dev) <= 60
-    backward = split_documents(many[::-1], config())
-    assert backward == (train[::-1], dev[::-1])
-    half = split_documents(many[::2], config())
-    assert half[1] == [d for d in many[::2] if d in dev]
-    assert split_documents(many, config(seed=4))[1] != dev
-
-
-def test_split_documents_never_leaves_training_empty():
-    for number in range(20):
-        (only,) = documents(number + 1)[-1:]
-        assert split_documents([only], config(dev_fraction=0.5)) == ([only], [])
+    return tune(base, tmp_path_factory.mktemp("tuned"), report)
 
 
 def test_newest_checkpoint_ignores_unfinished_ones(tmp_path):
@@ -179,66 +86,227 @@ def test_newest_checkpoint_ignores_unfinished_ones(tmp_path):
     for step, is_complete in ((2, True), (10, True), (9, True), (12, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if is_complete:
-            (tmp_path / f"checkpoint-{step}" / "complete").touch()
+            (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
 
 
-def weights(result):
-    return load_file(f"{result.model.path}/model.safetensors")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(base, tmp_path_factory):
-    return finetune_model(documents(), base, config(), tmp_path_factory.mktemp("tuned"), "cpu")
-
-
 def test_finetune_lowers_the_loss_and_leaves_a_loadable_model(base, undisturbed):
-    curve = [loss for _, loss in undisturbed.train_loss]
-    assert len(curve) == 6
-    assert curve[-1] < curve[0]
+    curve = undisturbed.curves["train_loss"]
+    assert [step for step, _ in curve] == [1, 2, 3, 4, 5, 6]
+    assert curve[-1][1] < curve[0][1]
     assert undisturbed.num_train + undisturbed.num_dev == 12
-    assert [step for step, _ in undisturbed.dev_loss] == [2, 4, 6]
+    for name in ("dev_loss", "dev_plain_loss", "call_recall", "call_exact"):
+        assert [step for step, _ in undisturbed.curves[name]] == [2, 4, 6]
     assert undisturbed.model.digest != base.digest
     assert undisturbed.model.digest == folder_digest(Path(undisturbed.model.path), "float32")
     AutoModelForCausalLM.from_pretrained(undisturbed.model.path)
+
+
+def test_finetune_reports_every_point_of_the_curves_in_order(undisturbed, told):
+    steps = [step for step, _ in told]
+    assert steps == sorted(steps)
+    for name, curve in undisturbed.curves.items():
+        assert tuple((s, figures[name]) for s, figures in told if name in figures) == curve
+
+
+def test_finetune_figures_equal_those_of_one_pass_per_text(base, undisturbed):
+    """Of the chosen checkpoint, in float32 and without batches; training reads in bfloat16."""
+    at_end = {
+        name: dict(curve)[undisturbed.chosen_step] for name, curve in undisturbed.curves.items()
+    }
+    lm = load_model(undisturbed.model, "cpu", 512)
+    _, dev = split_documents(documents(), config())
+    sums = {"dev_loss": [0.0, 0], "dev_plain_loss": [0.0, 0], "call_recall": [0.0, 0]}
+    for text, name in itertools.product(dev, ("dev_loss", "dev_plain_loss")):
+        settings = config(without_calls=name == "dev_plain_loss")
+        example = training_example(text, lm, settings)
+        ids = example.input_ids.long()
+        with torch.inference_mode():
+            logprobs_TV = lm.model(input_ids=ids[None]).logits[0].log_softmax(1)
+        for t in range(len(ids) - 1):
+            sums[name][0] -= float(logprobs_TV[t, ids[t + 1]])
+            sums[name][1] += 1
+        for start, _ in example.calls:
+            best = max(float(logprobs_TV[start - 1, k]) for k in lm.start_ids)
+            sums["call_recall"][0] += int((logprobs_TV[start - 1] > best).sum()) < 10
+            sums["call_recall"][1] += 1
+    for name, (total, count) in sums.items():
+        assert at_end[name] == pytest.approx(total / count, rel=1e-2)
+
+
+def test_finetune_call_exact_is_one_for_a_model_that_knows_the_calls(base, tmp_path):
+    """Trained on one text long enough, the model writes its call token by token."""
+    (text,) = documents(1)
+    others = [
+        insert_calls(
+            document(document_id=f"copy-{n}", text=text.original_text),
+            [filter_decision(char_offset=text.calls[0].char_offset, argument="0 + 5", result="5")],
+        )
+        for n in range(20)
+    ]
+    settings = config(num_steps=60, learning_rate=1e-2, eval_every_steps=30)
+    result = finetune_model(others, base, settings, tmp_path, "cpu")
+    assert result.curves["call_exact"][-1] == (60, 1.0)
+    assert result.curves["call_recall"][-1] == (60, 1.0)
 
 
 class Crash(Exception):
     """Stands for the end of the process."""
 
 
-def test_finetune_interrupted_and_resumed_gives_the_same_weights(
-    base, undisturbed, tmp_path, monkeypatch
-):
-    """Tolerance: none. On one CPU thread a resumed run repeats the same arithmetic."""
-    compute_loss, count = finetune._ChunkedLossTrainer.compute_loss, iter(range(100))
-
-    def crashing(trainer, *arguments, **named):
-        if trainer.model.training and next(count) == 4:
+def crash_at(step):
+    def report(reached, figures):
+        if reached == step and "train_loss" in figures:
             raise Crash
-        return compute_loss(trainer, *arguments, **named)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(finetune._ChunkedLossTrainer, "compute_loss", crashing)
-        with pytest.raises(Crash):
-            finetune_model(documents(), base, config(), tmp_path, "cpu")
+    return report
+
+
+def test_finetune_interrupted_and_resumed_gives_the_same_weights(base, undisturbed, tmp_path):
+    """Tolerance: none. On one CPU thread a resumed run repeats the same arithmetic."""
+    with pytest.raises(Crash):
+        tune(base, tmp_path, crash_at(5))
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
     half_written = tmp_path / "checkpoint-6"
     half_written.mkdir()
     (half_written / "model.safetensors").write_bytes(b"half")
-    resumed = finetune_model(documents(), base, config(), tmp_path, "cpu")
-    assert resumed.train_loss == undisturbed.train_loss
-    expected, found = weights(undisturbed), weights(resumed)
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
+    resumed = tune(base, tmp_path)
+    assert resumed.curves == undisturbed.curves
+    assert resumed.chosen_step == undisturbed.chosen_step
+    assert_same_weights(undisturbed, resumed)
 
 
-def test_finetune_accumulated_batches_have_the_loss_of_one_batch(base, undisturbed, tmp_path):
-    """Texts of unequal length: the mean is over tokens, not over micro-batches. bfloat16."""
-    parts = finetune_model(documents(), base, config(micro_batch_size=2), tmp_path, "cpu")
-    first, expected = parts.train_loss[0][1], undisturbed.train_loss[0][1]
-    assert math.isclose(first, expected, rel_tol=2e-2)
+def test_finetune_lora_with_dropout_resumed_gives_the_same_weights(base, tmp_path):
+    settings = {"lora_rank": 4, "lora_dropout": 0.3, "learning_rate": 1e-2}
+    whole = tune(base, tmp_path / "whole", **settings)
+    with pytest.raises(Crash):
+        tune(base, tmp_path / "parts", crash_at(4), **settings)
+    resumed = tune(base, tmp_path / "parts", **settings)
+    assert resumed.curves == whole.curves
+    assert_same_weights(whole, resumed)
+
+
+def test_finetune_lora_is_merged_into_a_plain_model(base, tmp_path):
+    result = tune(base, tmp_path, lora_rank=4, learning_rate=1e-2)
+    assert not list(Path(result.model.path).glob("adapter*"))
+    before = AutoModelForCausalLM.from_pretrained(base.path)
+    merged = AutoModelForCausalLM.from_pretrained(result.model.path)
+    with finetune._quiet_peft():
+        adapted = PeftModel.from_pretrained(before, tmp_path / f"checkpoint-{result.chosen_step}")
+    ids_BT = torch.arange(1, 30)[None]
+    with torch.inference_mode():
+        merged_BTV, adapted_BTV = merged(ids_BT).logits, adapted(ids_BT).logits
+        with adapted.disable_adapter():
+            base_BTV = adapted(ids_BT).logits
+    torch.testing.assert_close(merged_BTV, adapted_BTV, rtol=1e-4, atol=1e-4)
+    assert (merged_BTV - base_BTV).abs().max() > 1e-2
+    assert merged.config.tie_word_embeddings
+
+
+def assert_near_curves(found, expected, rel):
+    assert found.curves.keys() == expected.curves.keys()
+    for name in ("train_loss", "dev_loss", "dev_plain_loss"):
+        for (step, value), (other_step, other) in zip(
+            found.curves[name], expected.curves[name], strict=True
+        ):
+            assert step == other_step
+            assert value == pytest.approx(other, rel=rel)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 3])
+def test_finetune_in_micro_batches_has_the_curves_of_one_batch(
+    base, undisturbed, tmp_path, micro_batch_size
+):
+    """Texts of unequal length: the mean is over tokens. Tolerance: bfloat16 products."""
+    parts = tune(base, tmp_path, micro_batch_size=micro_batch_size)
+    assert_near_curves(parts, undisturbed, rel=2e-3)
+
+
+def test_finetune_with_recomputed_activations_gives_the_same_weights(base, undisturbed, tmp_path):
+    result = tune(base, tmp_path, activation_checkpointing=True)
+    assert result.curves == undisturbed.curves
+    assert_same_weights(undisturbed, result)
+
+
+def test_finetune_packed_trains_and_measures_held_out_texts_one_by_one(base, undisturbed, tmp_path):
+    result = tune(base, tmp_path, packing=True, max_sequence_tokens=300, learning_rate=1e-9)
+    first, expected = result.curves["dev_loss"][0][1], undisturbed.curves["dev_loss"][0][1]
+    assert first == pytest.approx(expected, rel=0.1)  # hardly trained, one not much
+    losses = [loss for _, loss in result.curves["train_loss"]]
+    assert max(losses) - min(losses) < 0.5
+
+
+def test_finetune_control_without_calls_never_sees_one(base, undisturbed, tmp_path):
+    control = tune(base, tmp_path, without_calls=True)
+    assert control.curves["dev_loss"] == control.curves["dev_plain_loss"]
+    assert set(control.curves) == {"train_loss", "dev_loss", "dev_plain_loss"}
+    assert (control.num_train, control.num_dev) == (undisturbed.num_train, undisturbed.num_dev)
+    assert control.model.digest != undisturbed.model.digest
+
+
+def test_finetune_without_held_out_texts_chooses_the_last_step(base, tmp_path):
+    result = tune(base, tmp_path, dev_fraction=0, num_steps=3)
+    assert (result.chosen_step, result.num_dev) == (3, 0)
+    assert set(result.curves) == {"train_loss"}
+
+
+def history(*values, name="dev_loss"):
+    return [{"loss": 1.0}, *({f"eval_{name}": value} for value in values)]
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "expected"),
+    [
+        ((), 1, False),
+        ((3.0, 2.0), 1, False),
+        ((3.0, 2.0, 2.5), 1, True),
+        ((3.0, 2.0, 2.0), 1, True),
+        ((3.0, 2.0, 2.5), 2, False),
+        ((3.0, 2.0, 2.5, 2.1), 2, True),
+        ((3.0, 2.0, 2.5, 1.9), 2, False),
+        ((3.0, 4.0, 5.0), None, False),
+    ],
+)
+def test_early_stop_after_patience_evaluations_without_a_better_one(values, patience, expected):
+    settings = config(early_stopping_patience=patience)
+    assert is_exhausted(history(*values), settings) is expected
+    upward = config(early_stopping_patience=patience, checkpoint_metric="call_exact")
+    negated = [-value for value in values]
+    assert is_exhausted(history(*negated, name="call_exact"), upward) is expected
+
+
+def test_early_stop_ends_training_and_a_resumed_run_does_not_go_on(base, tmp_path):
+    settings = {"learning_rate": 0.5, "num_steps": 40, "early_stopping_patience": 1}
+    result = tune(base, tmp_path, **settings)
+    last = result.curves["train_loss"][-1][0]
+    assert result.chosen_step < last < 40
+    best = min(result.curves["dev_loss"], key=lambda point: point[1])
+    assert result.chosen_step == best[0]
+    shutil.rmtree(tmp_path / "model")
+    again = tune(base, tmp_path, **settings)
+    assert again == result
+
+
+def test_checkpoint_metric_call_exact_chooses_the_earliest_of_equals(base, tmp_path):
+    result = tune(base, tmp_path, checkpoint_metric="call_exact")
+    curve = dict(result.curves["call_exact"])
+    assert result.chosen_step == next(s for s, v in curve.items() if v == max(curve.values()))
+
+
+def test_checkpoint_metric_call_exact_without_calls_is_refused(base, tmp_path):
+    with pytest.raises(ConfigError, match="call_exact: no held-out text has a call"):
+        tune(base, tmp_path, checkpoint_metric="call_exact", without_calls=True)
+
+
+def test_checkpoints_keeps_the_newest_and_the_best_and_marks_before_it_deletes(tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    for step, best in ((2, 2), (4, 2), (6, 2), (8, 8)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        state = TrainerState(global_step=step, best_global_step=best)
+        _Checkpoints().on_save(arguments, state, None)
+        kept = {path.parent.name for path in tmp_path.glob(f"checkpoint-*/{COMPLETE}")}
+        assert kept == {f"checkpoint-{step}", f"checkpoint-{best}"}
+        assert kept == {path.name for path in tmp_path.glob("checkpoint-*")}
 
 
 def test_finetune_empty_corpus_is_refused(base, tmp_path):

@@ -1,0 +1,218 @@
+"""Step 4b, the steps: transformers' Trainer with our evaluation, checkpoints and stopping rule.
+
+At each evaluation, on the held-out texts:
+
+    dev_loss        nats per token, of the texts as they are trained on
+    dev_plain_loss  nats per token, of the same texts without calls: the log of the paper's dev
+                    perplexity
+    call_recall     share of calls at whose place <API> is among the CALL_TOP_K likeliest tokens
+    call_exact      share of calls whose tokens from the name to the arrow are all the likeliest
+
+The chosen checkpoint is the best by `checkpoint_metric`, of equals the earliest; without held-out
+texts, the last.
+"""
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from toolformer_core.config import FinetuneConfig
+from toolformer_core.training_data import TrainingExample
+from toolformer_core.training_loss import IGNORED
+
+COMPLETE = "complete"  # marks a checkpoint that was written to its end
+CALL_TOP_K = 10
+"""Source: section 4.2, k in decoding."""
+
+Report = Callable[[int, Mapping[str, float]], None]
+"""(step, figures by name)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevTexts:
+    """The held-out texts, as they are trained on and without calls."""
+
+    examples: Sequence[TrainingExample]
+    plain: Sequence[TrainingExample]
+
+
+def ranks_higher(metric: str) -> bool:
+    """Whether more of it is better."""
+    return not metric.endswith("loss")
+
+
+def is_exhausted(history: Sequence[Mapping[str, Any]], config: FinetuneConfig) -> bool:
+    """Whether early_stopping_patience evaluations have passed since the best one."""
+    key = f"eval_{config.checkpoint_metric}"
+    sign = -1 if ranks_higher(config.checkpoint_metric) else 1
+    values = [sign * row[key] for row in history if key in row]
+    if config.early_stopping_patience is None or not values:
+        return False
+    return len(values) - 1 - values.index(min(values)) >= config.early_stopping_patience
+
+
+class StepTrainer(Trainer):
+    """Trainer for a model with its own loss (see training_loss.py)."""
+
+    def __init__(
+        self,
+        *,
+        dev: DevTexts | None,
+        config: FinetuneConfig,
+        report: Report | None,
+        **options: Any,  # Any: those of Trainer
+    ) -> None:
+        callbacks = [_Checkpoints(), _Progress(), _EarlyStop(config)]
+        if report is not None:
+            callbacks.append(_Reporting(report))
+        # Trainer only asks whether there are such texts: `evaluate` is ours.
+        eval_dataset = list(dev.examples) if dev else None
+        super().__init__(callbacks=callbacks, eval_dataset=eval_dataset, **options)
+        self.remove_callback(PrinterCallback)
+        self.model_accepts_loss_kwargs = True  # its forward takes num_items_in_batch
+        self._dev = dev
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # Any: as in Trainer
+        """The figures of the held-out texts, with Trainer's prefix."""
+        assert self._dev is not None
+        loss, recall, exact = self._figures(self._dev.examples)
+        plain_loss = self._figures(self._dev.plain)[0]
+        figures = {"dev_loss": loss, "dev_plain_loss": plain_loss}
+        figures |= {"call_recall": recall, "call_exact": exact}
+        metrics = {f"eval_{name}": value for name, value in figures.items() if math.isfinite(value)}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    @torch.no_grad()
+    def _figures(self, examples: Sequence[TrainingExample]) -> tuple[float, float, float]:
+        """Loss per token, call_recall and call_exact, over the texts of all processes; NaN of none.
+
+        All processes make equally many forward passes: a sharded model waits for every one.
+        """
+        size = self.args.per_device_eval_batch_size
+        batches = [examples[first : first + size] for first in range(0, len(examples), size)]
+        self.model_wrapped.eval()
+        sums = torch.zeros(5, dtype=torch.float64)
+        for first in range(0, len(batches), self.args.world_size):
+            k = first + self.args.process_index
+            rows: Any = [[e] for e in batches[min(k, len(batches) - 1)]]  # Any: for Trainer, dicts
+            scores = self.model_wrapped(**self._prepare_inputs(self.data_collator(rows)))
+            if k < len(batches):
+                sums += _batch_sums(batches[k], scores)
+        sums = self.accelerator.reduce(sums.to(self.args.device), reduction="sum")
+        nll, tokens, recalled, exact, calls = sums.tolist()
+        if not calls:
+            return nll / tokens, math.nan, math.nan
+        return nll / tokens, recalled / calls, exact / calls
+
+
+def _batch_sums(
+    examples: Sequence[TrainingExample], scores: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """Of a batch: nats, tokens that count, calls recalled, calls exact, calls."""
+    places = [(b, *call) for b, example in enumerate(examples) for call in example.calls]
+    recalled = sum(float(scores["start_rank"][b, start - 1]) < CALL_TOP_K for b, start, _ in places)
+    exact = sum(bool(scores["is_best"][b, start:arrow].all()) for b, start, arrow in places)
+    tokens = sum(int((example.labels != IGNORED).sum()) for example in examples)
+    nll = float(scores["nll"].double().sum())
+    return torch.tensor([nll, tokens, recalled, exact, len(places)], dtype=torch.float64)
+
+
+class _Checkpoints(TrainerCallback):
+    """Marks each checkpoint once it is written, and keeps the newest and the best.
+
+    A checkpoint loses its mark before its files, so that a marked one is always whole.
+    """
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Mark the new one, delete those of no more use."""
+        if not state.is_world_process_zero:
+            return
+        folder = Path(str(args.output_dir))
+        kept = {f"checkpoint-{step}" for step in (state.global_step, state.best_global_step)}
+        (folder / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        for path in folder.glob("checkpoint-*"):
+            if path.name not in kept:
+                (path / COMPLETE).unlink(missing_ok=True)
+                shutil.rmtree(path)
+
+
+class _EarlyStop(TrainerCallback):
+    """Ends the training when `is_exhausted`; looks at the log, which a resumed run still has."""
+
+    def __init__(self, config: FinetuneConfig) -> None:
+        self._config = config
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Stop behind this step."""
+        if is_exhausted(state.log_history, self._config):
+            control.should_training_stop = True
+
+
+class _Reporting(TrainerCallback):
+    """Tells the figures of each step as they come."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Report them under the names of the curves."""
+        names = {"loss": "train_loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
+        figures = {names[key]: value for key, value in (logs or {}).items() if key in names}
+        figures |= {
+            key.removeprefix("eval_"): value
+            for key, value in (logs or {}).items()
+            if key.startswith("eval_")
+        }
+        if figures and state.is_world_process_zero:
+            self._report(state.global_step, figures)
+
+
+class _Progress(TrainerCallback):
+    """A bar on standard error; transformers' own printer writes to standard output."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Open the bar."""
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="finetune",
+            unit="step",
+            disable=None if state.is_world_process_zero else True,
+        )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Move it to the present step."""
+        self._bar.update(state.global_step - self._bar.n)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Close it."""
+        self._bar.close()
