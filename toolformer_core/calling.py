@@ -261,13 +261,13 @@ class ForgivingCaller:
         return self._caller.tool
 
     def answers(self, calls: Calls) -> list[CallAnswer]:
-        """One answer per call; an outage is the outcome failed."""
+        """One answer per call; an outage is the outcome failed, and so is a wrong setting."""
         started = time.perf_counter()
         try:
             return self._caller.answers(calls)
-        except TransientToolError as outage:
+        except (TransientToolError, ConfigError) as error:
             seconds = time.perf_counter() - started
-            return [_ended(Outcome.FAILED, str(outage), seconds) for _ in calls]
+            return [_ended(Outcome.FAILED, str(error), seconds) for _ in calls]
 
 
 class CircuitBreaker:

@@ -77,8 +77,9 @@ class Decoding:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether every row that has joined waits for its tool."""
-        return bool(self._live) and all(row.answering for row in self._live.values())
+        """Whether nothing can go on before a tool answers or a row is added."""
+        can_join = self._waiting and len(self._live) < self._max_rows
+        return not can_join and all(row.answering for row in self._live.values())
 
     def add(self, request: DecodeRequest) -> int:
         """Let a row join as soon as there is room; its ticket.
@@ -161,7 +162,8 @@ class Decoding:
         ]
         # A tool that answers at once costs its row no pass.
         asked = [row.answering for row in rows if row.answering is not None]
-        wait(asked, _INSTANT_SECONDS) if asked else None
+        if asked:
+            wait(asked, _INSTANT_SECONDS)
         return events
 
     def _to(self, row: Row, choice: Choice) -> list[Event]:
@@ -216,8 +218,8 @@ class Decoding:
         row.answering.add_done_callback(lambda _: self.wake.set())
         piece = row.release()
         events: list[Event] = [TextPiece(row.ticket, piece)] if piece else []
-        at = len(row.completion)
-        return [*events, CallStarted(row.ticket, parsed.tool, parsed.argument, at)]
+        at, written = len(row.completion), row.call.text
+        return [*events, CallStarted(row.ticket, parsed.tool, parsed.argument, at, written)]
 
     def _hear(self, row: Row) -> list[Event]:
         """Write the tool's answer into its row, if it has come."""
@@ -226,15 +228,16 @@ class Decoding:
         assert row.call is not None
         assert row.call.parsed is not None
         answer, row.answering = row.answering.result(), None
-        written = _rest_of_call(row.call.parsed, answer.result)
-        ids = self._lm.encode(written)
+        rest = _rest_of_call(row.call.parsed, answer.result)
+        ids = self._lm.encode(rest)
         if answer.outcome is Outcome.OK and row.num_tokens + len(ids) >= self._lm.context_tokens:
             reason = f"no room for a result of {len(ids)} tokens in the model's context"
             answer = answer._replace(outcome=Outcome.FAILED, reason=reason, result="")
-        event = CallFinished(row.ticket, row.end_call(answer))
+        call = row.end_call(answer)
         if answer.outcome is not Outcome.OK:
-            return [event, *self._take_back(row)]
-        row.write_call(written, ids)
+            return [CallFinished(row.ticket, call, ""), *self._take_back(row)]
+        row.write_call(rest, ids)
+        event = CallFinished(row.ticket, call, rest)
         if self._is_full(row):
             row.finish_reason = "length"
             return [event, *self._finish(row)]

@@ -21,7 +21,10 @@ class TextStream:
 
     def __init__(self, tokenizer: Any, before: Sequence[int]) -> None:  # Any: untyped
         self._tokenizer = tokenizer.backend_tokenizer
-        self._stream = DecodeStream(ids=list(before[-_CONTEXT_TOKENS:]), skip_special_tokens=False)
+        context = list(before[-_CONTEXT_TOKENS:])
+        if tokenizer.decode(context).endswith("\N{REPLACEMENT CHARACTER}"):
+            context = []  # half a character: the stream would give all of it once more
+        self._stream = DecodeStream(ids=context, skip_special_tokens=False)
 
     def push(self, token: int) -> str:
         """What the token adds: nothing while a character is incomplete."""
@@ -75,7 +78,7 @@ class Row:
 
     def new_stream(self) -> TextStream:
         """The text of what comes next."""
-        return TextStream(self.tokenizer, [*self.prompt_ids, *self.token_ids][-_CONTEXT_TOKENS:])
+        return TextStream(self.tokenizer, [*self.prompt_ids, *self.token_ids])
 
     def append(self, token: int) -> None:
         """A token that the model has chosen, to be fed next."""

@@ -59,12 +59,13 @@ class TextPiece:
 
 @dataclass(frozen=True, slots=True)
 class CallStarted:
-    """The model has written a call; the tool is at work."""
+    """The model has written a call up to its arrow; the tool is at work."""
 
     ticket: int
     tool: str
     argument: str
     char_offset: int
+    written: str  # by the model, with the space before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class CallFinished:
 
     ticket: int
     call: DecodedCall
+    rest: str  # what follows the arrow in the completion; empty if the call is taken back
 
 
 @dataclass(frozen=True, slots=True)

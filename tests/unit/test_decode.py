@@ -3,6 +3,7 @@
 The model is a real one, overfitted on texts with calls (tests/support/tiny_model.py).
 """
 
+import itertools
 import json
 import random
 import shutil
@@ -310,6 +311,18 @@ def events_of(lm, prompts, tools=TOOLS, **settings):
     return list(decoder(lm, tools, **settings).stream(prompts, contexts))
 
 
+def written(events):
+    """What the events of a row put into its completion."""
+    for event, following in itertools.pairwise(events):
+        match event:
+            case TextPiece():
+                yield event.text
+            case CallStarted() if following.call.outcome is Outcome.OK:
+                yield event.written
+            case CallFinished():
+                yield event.rest
+
+
 def test_stream_pieces_are_the_answers_and_calls_stand_between_them(lm):
     events = events_of(lm, PROMPTS, max_calls=2, max_new_tokens=30)
     finished = {e.ticket: e.generation for e in events if isinstance(e, Finished)}
@@ -322,6 +335,7 @@ def test_stream_pieces_are_the_answers_and_calls_stand_between_them(lm):
         assert tuple(calls) == generation.calls
         started = [(e.tool, e.argument, e.char_offset) for e in own if isinstance(e, CallStarted)]
         assert started == [(c.tool, c.argument, c.char_offset) for c in calls]
+        assert "".join(written(own)) == generation.completion
     assert any(generation.calls for generation in finished.values())
 
 
@@ -472,6 +486,18 @@ def test_forgiving_caller_makes_an_outage_a_failed_call_that_is_taken_back(lm):
     (call,) = generation.calls
     assert (call.outcome, call.reason) == (Outcome.FAILED, "the calculator is away")
     assert "[" not in generation.completion
+
+
+class UnsetCaller(AwayCaller):
+    """A tool whose setting is wrong."""
+
+    def answers(self, calls):
+        raise ConfigError("its key is not set")
+
+
+def test_forgiving_caller_makes_a_wrong_setting_a_failed_call():
+    (answer,) = ForgivingCaller(UnsetCaller()).answers([("3 + 4", NO_DOCUMENT)])
+    assert (answer.outcome, answer.reason) == (Outcome.FAILED, "its key is not set")
 
 
 def test_forgiving_caller_hands_answers_through():
