@@ -12,8 +12,11 @@ from typing import Annotated
 import typer
 
 from flows import settings
+from flows.cli_calibrate import calibrate_calls
+from flows.cli_decode import add_commands
+from flows.cli_finetune import finetune
 from flows.cli_tools import build_index, tools_app
-from flows.inputs import build_config, build_runtime, print_json, split_names
+from flows.inputs import build_config, build_runtime, print_json
 from flows.options import (
     ConfigOption,
     CorpusOption,
@@ -28,7 +31,6 @@ from flows.options import (
     SetOption,
     ToolCallsOption,
     ToolsOption,
-    TunedOption,
     UpdateOption,
 )
 from toolformer_core.config import PipelineConfig, Runtime
@@ -40,7 +42,6 @@ from toolformer_core.errors import (
     TransientToolError,
     ZeroYieldError,
 )
-from toolformer_core.overrides import edit, parse_config
 
 _NOT_THE_INPUT = (
     ZeroYieldError,
@@ -57,6 +58,8 @@ app = typer.Typer(
 )
 app.add_typer(tools_app, name="tools")
 app.command("index")(build_index)
+app.command("calibrate-calls")(calibrate_calls)
+app.command("finetune")(finetune)
 
 
 @app.command()
@@ -222,82 +225,7 @@ def calibrate(
         typer.echo(f"settings: toolformer annotate --config {out} --out DIR", err=True)
 
 
-@app.command()
-def finetune(
-    data: Annotated[Path, typer.Option(help="Output folder of toolformer annotate.")],
-    out: Annotated[Path, typer.Option(help="Folder for the tuned model.")],
-    model: ModelOption = None,
-    assignments: SetOption = None,
-    update: UpdateOption = False,
-    device: DeviceOption = "cpu",
-) -> None:
-    """Fine-tune a model on the augmented corpus of a run."""
-    settings.apply_defaults()
-    from flows.finetune import finetune_run
-    from flows.output import claim_output, stage_manifest
-    from tasks.publish import read_run
-
-    content, manifests = read_run(data)
-    config = edit(parse_config(content), assignments or [])
-    if model:
-        config = config.model_copy(
-            update={"model": config.model.model_copy(update={"name_or_path": model})}
-        )
-    augmented = stage_manifest(manifests, "augment", data)
-    claim_output(config, out, update=update)
-    path = finetune_run(augmented, config, build_runtime(out, device))
-    typer.echo(f"model: {path}")
-
-
-@app.command()
-def generate(
-    model: TunedOption,
-    text: Annotated[str, typer.Argument(help="Text to continue.")],
-    call_top_k: Annotated[
-        int | None, typer.Option(min=0, help="Start a call when <API> ranks among the top k.")
-    ] = None,
-    tools: ToolsOption = None,
-    disable_calls: Annotated[bool, typer.Option(help="Forbid calls.")] = False,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
-    device: DeviceOption = "cpu",
-    as_json: JsonOption = False,
-) -> None:
-    """Continue a text with a tuned model that runs its tools."""
-    from flows.inference import generate_text
-
-    settings.apply_defaults()
-    answer = generate_text(
-        model,
-        text,
-        decode={"call_top_k": 0 if disable_calls else call_top_k, "max_new_tokens": max_new_tokens},
-        tools=split_names(tools),
-        runtime=build_runtime(settings.home() / "generate", device),
-    )
-    print_json(answer) if as_json else typer.echo(text + answer["text"])
-
-
-@app.command()
-def evaluate(
-    model: TunedOption,
-    benchmark: Annotated[
-        list[str] | None, typer.Option(help="NAME or NAME=PATH; repeatable.")
-    ] = None,
-    arms: Annotated[str, typer.Option(help="Of base, disabled, on; by commas.")] = "disabled,on",
-    limit: Annotated[int | None, typer.Option(min=1, help="Items per benchmark.")] = None,
-    assignments: SetOption = None,
-    out: OutOption = None,
-    device: DeviceOption = "cpu",
-    as_json: JsonOption = False,
-) -> None:
-    """Evaluate a tuned model against its controls."""
-    settings.apply_defaults()
-    from flows.inference import evaluate_model
-    from flows.show import print_scores
-
-    runtime = build_runtime(out or settings.home() / "evaluate", device)
-    chosen = {"benchmarks": benchmark, "arms": split_names(arms), "limit": limit}
-    scores = evaluate_model(model, chosen, assignments or [], runtime)
-    print_json(scores) if as_json else print_scores(scores)
+add_commands(app)
 
 
 def _index(out: Path) -> Path:

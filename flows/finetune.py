@@ -1,13 +1,18 @@
 """Finetune: M* from C*."""
 
 from pathlib import Path
+from typing import Any
 
-from prefect import flow
+from prefect import Flow, flow
+from prefect.client.schemas.objects import FlowRun, State
 
 from tasks._policies import MODEL_RUNNER, run_one
 from tasks.finetune import finetune_shards, model_is_intact
+from tasks.model_card import describe_model
 from tasks.prepare import prepare_model
-from tasks.publish import describe_model, load_stage
+from tasks.publish import load_stage
+from tasks.register import register_model
+from tasks.track import close_tracking, fail_tracking, start_tracking, track_finetune
 from toolformer_core.config import FinetuneConfig, PipelineConfig, Runtime
 from toolformer_core.finetune import STAGE_VERSION, FinetuneResult
 from toolformer_core.fingerprint import fingerprint
@@ -17,25 +22,48 @@ from toolformer_core.shards import stage_folder
 
 @flow(name="finetune", flow_run_name="finetune", task_runner=MODEL_RUNNER)
 def finetune(
-    augmented: Path, base: ModelRef, config: FinetuneConfig, runtime: Runtime
+    augmented: Path,
+    documents: Path,
+    base: ModelRef,
+    config: FinetuneConfig,
+    runtime: Runtime,
+    tracking: str | None,
 ) -> FinetuneResult:
-    """The tuned model and its loss curves."""
-    inputs = {"augmented": list(load_stage(augmented).shards), "base": base, "config": config}
+    """The tuned model and its curves, which `tracking`, an MLflow run, has shown from the start."""
+    inputs = {
+        "augmented": list(load_stage(augmented).shards),
+        "documents": list(load_stage(documents).shards) if config.plain_text_share else [],
+        "base": base,
+        "config": config,
+    }
     identity = fingerprint("finetune", STAGE_VERSION, inputs)
     folder = stage_folder(runtime.root, "finetune", "all", identity)
     tuned, _ = run_one(
         finetune_shards,
-        {**inputs, "folder": folder, "runtime": runtime},
+        {**inputs, "folder": folder, "runtime": runtime, "tracking": tracking},
         root=runtime.root,
         name="finetune-all-00000",
         is_intact=model_is_intact,
     )
+    track_finetune(tracking, tuned, runtime)
     return tuned
 
 
-@flow(name="finetune-run")
-def finetune_run(augmented: Path, config: PipelineConfig, runtime: Runtime) -> Path:
+def close_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Flow hook: a failed or crashed flow run ends its MLflow run too."""
+    fail_tracking(Runtime.model_validate(flow_run.parameters["runtime"]), str(flow_run.id))
+
+
+@flow(name="finetune-run", on_failure=[close_failed], on_crashed=[close_failed])
+def finetune_run(
+    augmented: Path, documents: Path, config: PipelineConfig, runtime: Runtime
+) -> Path:
     """Fine-tune on the C* of another run; the tuned model's folder."""
+    tracking = start_tracking(config, runtime)
     base = prepare_model(config.model, runtime)
-    tuned = finetune(augmented, base, config.finetune, runtime)
-    return describe_model(tuned.model, base, config, runtime.root)
+    tuned = finetune(augmented, documents, base, config.finetune, runtime, tracking)
+    link = describe_model(tuned, base, config, augmented, runtime.root)
+    if not config.finetune.without_calls:
+        register_model(tracking, tuned.model, runtime)
+    close_tracking(tracking, runtime)
+    return link

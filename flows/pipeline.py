@@ -7,26 +7,24 @@ report <--evaluate-- M* <--finetune------------ C* <--augment-----------------+
 """
 
 from pathlib import Path
-from typing import Any
 
-from prefect import Flow, flow
-from prefect.client.schemas.objects import FlowRun, State
+from prefect import flow
 
 from flows.augment import augment
 from flows.corpus import corpus
 from flows.evaluate import evaluate
 from flows.execute import execute
 from flows.filter import filter_scored, score
-from flows.finetune import finetune
+from flows.finetune import close_failed, finetune
 from flows.sample import sample
+from tasks.model_card import describe_model
 from tasks.prepare import prepare_model, prepare_tools
-from tasks.publish import describe_model, describe_run
+from tasks.publish import describe_run
+from tasks.register import register_model
 from tasks.report import index_run, report_calls, require_yield, write_report
 from tasks.track import (
-    fail_tracking,
     finish_tracking,
     start_tracking,
-    track_finetune,
     track_losses,
     track_scores,
     track_stage,
@@ -34,16 +32,11 @@ from tasks.track import (
 from toolformer_core.config import PipelineConfig, Runtime
 
 
-def _close_tracking(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Flow hook: a failed or crashed flow run ends its MLflow run too."""
-    fail_tracking(Runtime.model_validate(flow_run.parameters["runtime"]), str(flow_run.id))
-
-
 @flow(
     name="annotate",
     flow_run_name="annotate-{runtime.root.name}",
-    on_failure=[_close_tracking],
-    on_crashed=[_close_tracking],
+    on_failure=[close_failed],
+    on_crashed=[close_failed],
 )
 def annotate(config: PipelineConfig, runtime: Runtime) -> list[Path]:
     """Corpus to C*: the manifests of all stages, C* last."""
@@ -82,8 +75,8 @@ def _annotate(
 @flow(
     name="toolformer",
     flow_run_name="toolformer-{runtime.root.name}",
-    on_failure=[_close_tracking],
-    on_crashed=[_close_tracking],
+    on_failure=[close_failed],
+    on_crashed=[close_failed],
 )
 def run_pipeline(config: PipelineConfig, runtime: Runtime) -> list[Path]:
     """Corpus to report; the manifests of all stages."""
@@ -92,12 +85,13 @@ def run_pipeline(config: PipelineConfig, runtime: Runtime) -> list[Path]:
     require_yield(index)
     base = prepare_model(config.model, runtime)
     tools = prepare_tools(config.tools, runtime)
-    tuned = finetune(manifests[-1], base, config.finetune, runtime)
-    track_finetune(tracking, tuned, runtime)
-    describe_model(tuned.model, base, config, runtime.root)
+    tuned = finetune(manifests[-1], manifests[0], base, config.finetune, runtime, tracking)
+    describe_model(tuned, base, config, manifests[-1], runtime.root)
     answered, scores = evaluate(base, tuned.model, tools, config.evaluate, config.execute, runtime)
     track_stage(tracking, "evaluate", [answered], runtime)
     track_scores(tracking, scores, runtime)
+    describe_model(tuned, base, config, manifests[-1], runtime.root, scores)
+    register_model(tracking, tuned.model, runtime)
     manifests = [*manifests, answered]
     index = index_run(manifests, config, runtime.root)
     links = describe_run(config, runtime, tracking)

@@ -12,6 +12,7 @@
         TransientToolError          an outage (time-out, refused, rate limit): retried
       TransientModelError         the model's server is unreachable: retried
       TransientStorageError       file system or network: retried
+      OverloadError               too much waits already: the client tries again later
 
 A bad call is data (an outcome in the record); an outage is an exception.
 """
@@ -63,3 +64,7 @@ class TransientModelError(ToolformerError):
 
 class TransientStorageError(ToolformerError):
     """Storage is unreachable for now; the shard is retried."""
+
+
+class OverloadError(ToolformerError):
+    """More is asked of a server than it may keep waiting."""

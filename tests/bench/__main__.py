@@ -11,7 +11,8 @@ documents, model, seeds and settings, without the look-ahead guard, so that all 
 work. Ours then scores the calls that the literal version found, and the kept sets are compared.
 
 memory: peak memory of `toolformer annotate` on a corpus and on one ten times as large.
-search, translation: the tools against other ways; faults: tools that ail; see these modules.
+search, translation: the tools against other ways; faults: tools that ail;
+serve: many clients at once; finetune: a training step; see these modules.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import settings
-from tests.bench import faults, search, translation
+from tests.bench import decode, faults, finetune, search, serve, translation
 from tests.bench.baselines import Found, TokenCounter, annotate
 from toolformer_core.calling import ToolCaller
 from toolformer_core.config import CorpusConfig, ExecuteConfig, SampleConfig, ScoreConfig
@@ -333,7 +334,14 @@ def store(name: str, figures: Figures) -> None:
 
 def main() -> None:
     """Run, print and store."""
-    tools = {"faults": faults, "search": search, "translation": translation}
+    tools = {
+        "decode": decode,
+        "faults": faults,
+        "finetune": finetune,
+        "search": search,
+        "serve": serve,
+        "translation": translation,
+    }
     if sys.argv[1:2] and sys.argv[1] in tools:
         module = tools[sys.argv[1]]
         parser = argparse.ArgumentParser(description=module.__doc__.splitlines()[0])

@@ -23,6 +23,7 @@ MAY_USE_STAGE = {
     ("toolformer_core/decode.py", "toolformer_core.execute"),
 }
 TORCH_MODULES = (
+    "call_starts",
     "hf_attention",
     "hf_draw",
     "hf_lm",
@@ -37,6 +38,10 @@ TORCH_MODULES = (
     "decode",
     "decode_choice",
     "finetune",
+    "training_data",
+    "training_loss",
+    "training_process",
+    "training_steps",
 )
 TORCH_FILES = tuple(f"toolformer_core/{name}.py" for name in TORCH_MODULES)
 
@@ -55,7 +60,7 @@ RULES = (
     Rule("flows/", ("mlflow", "duckdb", "torch", "transformers", "deployments")),
     Rule("deployments/", ("toolformer_core", "tasks", "mlflow", "duckdb", "torch", "transformers")),
     Rule("", ("duckdb",), besides=("tasks/index.py",)),
-    Rule("", ("mlflow",), besides=("tasks/track.py", "tasks/publish.py")),
+    Rule("", ("mlflow",), besides=("tasks/track.py", "tasks/register.py")),
     Rule("", ("torch", "transformers"), besides=TORCH_FILES),
     Rule(
         "",

@@ -26,6 +26,7 @@ COMMANDS = [
     ["explain"],
     ["finetune"],
     ["generate"],
+    ["serve"],
     ["evaluate"],
     ["tools"],
     ["tools", "list"],

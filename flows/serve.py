@@ -1,0 +1,85 @@
+"""A tuned model behind OpenAI's HTTP API, run by uvicorn."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from tasks.inference import open_tuned_model
+from tasks.resources import close_callers
+from toolformer_core.config import Runtime
+from toolformer_core.decode import Decoding
+from toolformer_core.errors import ConfigError
+from toolformer_core.openai_api import Served, build_app
+from toolformer_core.serving import DecodingThread
+
+_SHUTDOWN_SECONDS = 10.0
+"""Answers that are not done so long after the signal end with an error."""
+_CUT_OFF_SECONDS = 20  # then uvicorn drops what is left
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections.
+
+    Raises: ConfigError if that address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(f"--host {host} --port {port}: {error}; pass another --port") from error
+
+
+def build_server(
+    model: Path,
+    tools: Sequence[str] | None,
+    runtime: Runtime,
+    *,
+    max_rows: int,
+    max_waiting: int,
+    show_calls: bool,
+) -> uvicorn.Server:
+    """The server of a model folder; clients know the model by the folder's name."""
+    tuned = open_tuned_model(model, tools, {}, runtime)
+    thread = DecodingThread(
+        lambda: Decoding(tuned.lm, tuned.callers, max_rows=max_rows),
+        max_open=max_rows + max_waiting,
+    )
+
+    def close() -> None:
+        thread.close()
+        close_callers(runtime.root)
+
+    served = Served(
+        name=model.absolute().name, lm=tuned.lm, config=tuned.decode, show_calls=show_calls
+    )
+    app = build_app(served, thread, close)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_CUT_OFF_SECONDS)
+    return _Server(config, close)
+
+
+class _Server(uvicorn.Server):
+    """Lets answers end before it shuts down, and tells clients if they do not in time."""
+
+    def __init__(self, config: uvicorn.Config, close: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._close = close
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As of uvicorn, which waits for the answers."""
+        ending = asyncio.create_task(self._end_answers())
+        await super().shutdown(sockets)
+        ending.cancel()
+
+    async def _end_answers(self) -> None:
+        await asyncio.sleep(_SHUTDOWN_SECONDS)
+        await asyncio.to_thread(self._close)
+
+
+def run_server(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve until a signal ends it."""
+    with contextlib.suppress(KeyboardInterrupt):  # sent on once the server has shut down
+        server.run(sockets=[listener])

@@ -1,0 +1,210 @@
+"""Many clients of one decoding: each gets its own row's answer, and no other's trouble."""
+
+import queue
+import threading
+
+import pytest
+from pydantic import ValidationError
+
+from tests.support.gated_tool import GatedCaller
+from tests.support.waiting import wait_until
+from toolformer_core.calling import ToolCaller
+from toolformer_core.config import DecodeConfig, ExecuteConfig
+from toolformer_core.decode import Decoder, Decoding
+from toolformer_core.decoded import DecodeRequest, Finished, TextPiece
+from toolformer_core.errors import ConfigError, OverloadError
+from toolformer_core.models import ModelRef, load_model
+from toolformer_core.serving import DecodingThread, Failed, changed_decoding
+from toolformer_core.tools.base import NO_DOCUMENT
+from toolformer_core.tools.calculator import Calculator
+
+CONFIG = DecodeConfig(call_top_k=1, max_new_tokens=24)
+PROMPTS = tuple(f"{a} + {b} is" for a, b in ((3, 4), (5, 6), (8, 9), (2, 7), (6, 1), (9, 5)))
+
+
+@pytest.fixture(scope="module")
+def lm(calling_llama_folder):
+    return load_model(
+        ModelRef(path=str(calling_llama_folder), digest="", dtype="float32"), "cpu", 4096
+    )
+
+
+@pytest.fixture
+def caller():
+    return GatedCaller()
+
+
+@pytest.fixture
+def thread(lm, caller):
+    """Two rows at a time, five in all."""
+    driven = DecodingThread(lambda: Decoding(lm, {"Calculator": caller}, max_rows=2), max_open=5)
+    yield driven
+    caller.gate.set()
+    driven.close()
+
+
+def request(prompt, config=CONFIG):
+    return DecodeRequest(prompt=prompt, context=NO_DOCUMENT, config=config)
+
+
+class Client:
+    """Submits texts and waits for what is told of them."""
+
+    def __init__(self, thread, *prompts, config=CONFIG):
+        self.told = queue.SimpleQueue()
+        self.num_rows = len(prompts)
+        self.submission = thread.submit(
+            [request(prompt, config) for prompt in prompts],
+            lambda number, told: self.told.put((number, told)),
+        )
+
+    def ended(self):
+        """What each row ended with."""
+        ends = {}
+        while len(ends) < self.num_rows:
+            number, told = self.told.get(timeout=60)
+            if isinstance(told, Finished | Failed):
+                ends[number] = told
+        return [ends[number] for number in range(self.num_rows)]
+
+    def completions(self):
+        return [told.generation.completion for told in self.ended()]
+
+
+def alone(lm, prompt):
+    tools = {"Calculator": ToolCaller(Calculator(), ExecuteConfig())}
+    [generation] = Decoder(lm, tools, CONFIG).generate([prompt], [NO_DOCUMENT])
+    return generation.completion
+
+
+def test_thread_many_clients_each_get_their_own_answer(lm):
+    expected = {prompt: alone(lm, prompt) for prompt in PROMPTS}
+    assert len(set(expected.values())) == len(PROMPTS)
+    tools = {"Calculator": ToolCaller(Calculator(), ExecuteConfig())}
+    driven = DecodingThread(lambda: Decoding(lm, tools, max_rows=4), max_open=100)
+    found = []
+
+    def work(start):
+        for k in range(6):
+            prompts = [PROMPTS[(start + k + j) % len(PROMPTS)] for j in range(k % 2 + 1)]
+            found.extend(zip(prompts, Client(driven, *prompts).completions(), strict=True))
+
+    workers = [threading.Thread(target=work, args=[k]) for k in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert driven.num_open == 0
+    driven.close()
+    assert len(found) == 8 * 9
+    assert all(completion == expected[prompt] for prompt, completion in found)
+
+
+def test_thread_row_that_waits_for_its_tool_stops_no_other(thread, caller):
+    caller.ungated = {"5 + 6"}
+    waiting = Client(thread, "3 + 4 is")
+    assert caller.asked.acquire(timeout=60)
+    assert Client(thread, "5 + 6 is").completions()[0].startswith(" [Calculator(5 + 6) -> 11]")
+    caller.gate.set()
+    assert waiting.completions()[0].startswith(" [Calculator(3 + 4) -> 7]")
+
+
+def test_thread_pieces_of_text_join_to_the_answer(thread, caller):
+    caller.gate.set()
+    client = Client(thread, "3 + 4 is")
+    pieces, told = "", None
+    while not isinstance(told, Finished):
+        _, told = client.told.get(timeout=60)
+        pieces += told.text if isinstance(told, TextPiece) else ""
+    assert pieces == told.generation.answer
+
+
+def test_thread_more_rows_than_may_wait_are_refused(thread, caller):
+    client = Client(thread, *PROMPTS[:4])
+    with pytest.raises(OverloadError, match="4 texts are decoded or wait, at most 5 may"):
+        Client(thread, *PROMPTS[:2])
+    last = Client(thread, PROMPTS[4])
+    caller.gate.set()
+    assert all(isinstance(end, Finished) for end in client.ended() + last.ended())
+    assert thread.num_open == 0
+
+
+def test_thread_text_longer_than_the_context_is_refused_with_its_request(thread, lm):
+    too_long = "3 + 4 is " * lm.context_tokens
+    client = Client(thread, "3 + 4 is", too_long, "5 + 6 is")
+    with pytest.raises(ConfigError, match="shorten the prompt"):
+        client.submission.accepted.result(60)
+    assert thread.num_open == 0
+
+
+def test_thread_cancelled_row_makes_room_at_once(thread, caller):
+    client = Client(thread, *PROMPTS[:5])
+    assert caller.asked.acquire(timeout=60)
+    client.submission.cancel()
+    wait_until(lambda: thread.num_open == 0)
+    caller.gate.set()
+    assert Client(thread, "5 + 6 is").completions()[0].startswith(" [Calculator(5 + 6) -> 11]")
+
+
+def test_thread_client_that_left_before_it_was_taken_is_no_row(lm, caller):
+    opened, may_open = threading.Event(), threading.Event()
+
+    class Late(Decoding):
+        def step(self):
+            opened.set()
+            assert may_open.wait(60)
+            return super().step()
+
+    driven = DecodingThread(lambda: Late(lm, {"Calculator": caller}), max_open=5)
+    assert opened.wait(60)
+    client = Client(driven, "3 + 4 is")
+    assert client.submission.accepted.cancel()
+    may_open.set()
+    driven.close()
+    assert driven.num_open == 0
+    assert client.told.empty()
+
+
+def test_thread_fault_ends_the_rows_of_that_moment_and_no_later_ones(thread, caller):
+    caller.errors = {"8 + 9": RuntimeError("out of memory")}
+    client = Client(thread, "3 + 4 is", "8 + 9 is")
+    assert [end.reason for end in client.ended()] == ["RuntimeError: out of memory"] * 2
+    caller.gate.set()
+    assert Client(thread, "5 + 6 is").completions()[0].startswith(" [Calculator(5 + 6) -> 11]")
+    assert thread.is_alive
+
+
+def test_thread_close_ends_rows_and_takes_no_more(thread, caller):
+    client = Client(thread, "3 + 4 is")
+    assert caller.asked.acquire(timeout=60)
+    thread.close()
+    assert client.ended() == [Failed("the server was shut down")]
+    assert not thread.is_alive
+    with pytest.raises(OverloadError, match="shutting down"):
+        Client(thread, "3 + 4 is")
+
+
+def test_changed_decoding_leaves_what_is_not_given():
+    config = DecodeConfig(max_calls=3, temperature=0.5)
+    assert changed_decoding(config, {"max_calls": None, "seed": 4}) == config.model_copy(
+        update={"seed": 4}
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"call_top_k": 3}, (3, None)),
+        ({"call_threshold": 0.2}, (10, 0.2)),
+        ({"call_top_k": 3, "call_threshold": 0.2}, (3, 0.2)),
+        ({}, (10, 0.1)),
+    ],
+)
+def test_changed_decoding_rank_takes_the_place_of_the_models_threshold(given, expected):
+    config = changed_decoding(DecodeConfig(call_threshold=0.1), given)
+    assert (config.call_top_k, config.call_threshold) == expected
+
+
+def test_changed_decoding_value_out_of_range_is_refused():
+    with pytest.raises(ValidationError, match="top_p"):
+        changed_decoding(DecodeConfig(), {"top_p": 2.0})

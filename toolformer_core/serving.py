@@ -1,0 +1,197 @@
+"""One decoding for many clients: a thread that owns it, and what clients ask of that thread.
+
+The rows of all requests decode together (decode.py), and one that comes in joins at the next step.
+A client submits rows from any thread; the events of a row are delivered to it in the thread that
+decodes. A fault that cannot be laid at one row's door ends the rows of that moment, and decoding
+starts afresh for those that come after.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from toolformer_core.config import DecodeConfig
+from toolformer_core.decode import Decoding
+from toolformer_core.decoded import DecodeRequest, Event, Finished
+from toolformer_core.errors import OverloadError, ToolformerError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The row ended without an answer."""
+
+    reason: str
+
+
+Deliver = Callable[[int, Event | Failed], None]
+"""Takes the number of the row in its request, and what happened; must neither wait nor raise."""
+
+
+@dataclass(eq=False, slots=True)
+class Submission:
+    """The rows of one request; `accepted` ends when they have joined, or with a ConfigError."""
+
+    requests: Sequence[DecodeRequest]
+    deliver: Deliver
+    cancel: Callable[[], None] = field(init=False)
+    accepted: Future[None] = field(default_factory=Future)
+    tickets: dict[int, int] = field(default_factory=dict)  # of rows that decode: their number
+
+
+class DecodingThread:
+    """Drives a Decoding; `open_decoding` makes one, and another after a fault."""
+
+    def __init__(self, open_decoding: Callable[[], Decoding], *, max_open: int) -> None:
+        """`max_open`: most rows that decode or wait at a time."""
+        self.max_open = max_open
+        self._open_decoding = open_decoding
+        self._decoding = open_decoding()
+        self._asked: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._submissions: dict[int, Submission] = {}  # by ticket
+        self._lock = threading.Lock()  # guards the two below
+        self._num_open = 0
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_open(self) -> int:
+        """Rows that decode or wait."""
+        return self._num_open
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether rows are taken."""
+        return self._thread.is_alive() and not self._is_closed
+
+    def submit(self, requests: Sequence[DecodeRequest], deliver: Deliver) -> Submission:
+        """Hand over the rows of one request; each gets its events until Finished or Failed.
+
+        Raises: OverloadError if too many rows wait.
+        """
+        submission = Submission(requests, deliver)
+        submission.cancel = partial(self._ask, partial(self._drop, submission))
+        with self._lock:
+            if not self.is_alive:
+                raise OverloadError("this server is shutting down; try another")
+            if self._num_open + len(requests) > self.max_open:
+                raise OverloadError(
+                    f"{self._num_open} texts are decoded or wait, at most {self.max_open} may; try "
+                    "again later"
+                )
+            self._num_open += len(requests)
+            self._ask(partial(self._add, submission))
+        return submission
+
+    def close(self) -> None:
+        """End all rows, the decoding and the thread."""
+        with self._lock:
+            self._is_closed = True
+        self._ask(lambda: None)
+        self._thread.join()
+
+    def _ask(self, what: Callable[[], None]) -> None:
+        self._asked.put(what)
+        self._decoding.wake.set()  # after put: see _step
+
+    def _run(self) -> None:
+        try:
+            while not self._is_closed:
+                self._do_what_was_asked()
+                self._step()
+        finally:
+            with self._lock:
+                self._is_closed = True
+            self._do_what_was_asked()  # what came in before that
+            self._fail_all("the server was shut down")
+            self._decoding.close()
+
+    def _do_what_was_asked(self) -> None:
+        while True:
+            try:
+                what = self._asked.get_nowait()
+            except Empty:
+                return
+            what()
+
+    def _step(self) -> None:
+        """One step of the decoding, or a wait for whatever comes next."""
+        try:
+            events = self._decoding.step()
+        except (ToolformerError, RuntimeError) as error:  # torch's are RuntimeErrors
+            logger.exception("decoding ended with an error and starts afresh")
+            self._fail_all(f"{type(error).__name__}: {error}")
+            self._decoding.close()
+            self._decoding = self._open_decoding()
+            return
+        for event in events:
+            self._tell(event)
+        # A step takes back the wake-up of what was asked before it; the queue still tells.
+        if not events and self._decoding.is_waiting and self._asked.empty():
+            self._decoding.wake.wait()
+
+    def _tell(self, event: Event) -> None:
+        submission = self._submissions[event.ticket]
+        number = submission.tickets[event.ticket]
+        if isinstance(event, Finished):
+            self._forget(event.ticket)  # first, so that a client that asks on finds room
+        submission.deliver(number, event)
+
+    def _add(self, submission: Submission) -> None:
+        """All rows of a request join, or none."""
+        if not submission.accepted.set_running_or_notify_cancel():  # the client has gone
+            self._count_closed(len(submission.requests))
+            return
+        try:
+            for number, request in enumerate(submission.requests):
+                ticket = self._decoding.add(request)
+                submission.tickets[ticket] = number
+                self._submissions[ticket] = submission
+        except ToolformerError as error:
+            num_unplaced = len(submission.requests) - len(submission.tickets)
+            self._drop(submission)
+            self._count_closed(num_unplaced)
+            submission.accepted.set_exception(error)
+        else:
+            submission.accepted.set_result(None)
+
+    def _drop(self, submission: Submission) -> None:
+        for ticket in list(submission.tickets):
+            self._decoding.cancel(ticket)
+            self._forget(ticket)
+
+    def _forget(self, ticket: int) -> None:
+        del self._submissions.pop(ticket).tickets[ticket]
+        self._count_closed(1)
+
+    def _count_closed(self, count: int) -> None:
+        with self._lock:
+            self._num_open -= count
+
+    def _fail_all(self, reason: str) -> None:
+        for ticket, submission in list(self._submissions.items()):
+            number = submission.tickets[ticket]
+            self._forget(ticket)
+            submission.deliver(number, Failed(reason))
+
+
+def changed_decoding(
+    config: DecodeConfig,
+    given: Mapping[str, Any],  # Any: fields of DecodeConfig
+) -> DecodeConfig:
+    """The settings with those that are given, None being "not given".
+
+    A call_top_k that is given takes the place of a threshold that is not.
+    Raises: pydantic's ValidationError for a value out of range.
+    """
+    changes = {name: value for name, value in given.items() if value is not None}
+    if "call_top_k" in changes:
+        changes = {"call_threshold": None, **changes}
+    return DecodeConfig.model_validate({**config.model_dump(), **changes})
