@@ -1,0 +1,114 @@
+"""When a tuned model had best start a call, for the command line; no server is needed."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flows.show import print_plain, print_rows
+from tasks.inference import describe
+from tasks.prepare import tool_refs
+from tasks.publish import MODEL_FILE, write_decoding
+from tasks.resources import get_caller, get_model
+from toolformer_core.benchmarks.registry import load_benchmark
+from toolformer_core.calibrate_decode import DecodeCalibration, RuleScore, calibrate_decode
+from toolformer_core.config import ExecuteConfig, Runtime
+from toolformer_core.errors import ConfigError
+from toolformer_core.models import check_device, resolve_model
+
+_SEED = 500_000
+"""Of the generated sets: its items are none of those that evaluation takes with a usual seed."""
+
+
+def calibrate_calls(
+    model: Path,
+    benchmark: str,
+    *,
+    limit: int | None,
+    target_call_rate: float | None,
+    writes: bool,
+    runtime: Runtime,
+) -> dict[str, Any]:  # Any: nested figures
+    """The figures of every rule and the recommended one; `writes` puts it into the model's folder.
+
+    Raises: ConfigError for a folder without toolformer.json, or an unknown benchmark.
+    """
+    if not (model / MODEL_FILE).is_file():
+        raise ConfigError(
+            f"model {model}: no {MODEL_FILE}; expected the folder of a tuned model, as "
+            "toolformer finetune leaves it"
+        )
+    check_device(runtime.device)
+    items = load_benchmark(benchmark, limit, _SEED)
+    described = describe(model)
+    reference = resolve_model(described.tuned, runtime.home)
+    found = calibrate_decode(
+        get_model(reference, runtime.device, runtime.token_budget),
+        items,
+        # No clock, as in evaluation: an item is answered alike tomorrow.
+        {
+            tool.name: get_caller(tool, ExecuteConfig(), runtime.tool_calls)
+            for tool in tool_refs(described.tools, runtime)
+        },
+        described.decode,
+        target_call_rate,
+    )
+    chosen = found.recommended
+    if writes and chosen is not None and chosen.rule is not None:
+        write_decoding(model, chosen.rule.applied(described.decode))
+    return _report(found)
+
+
+def _report(found: DecodeCalibration) -> dict[str, Any]:  # Any: as above
+    """The figures as JSON has them: one row per rule."""
+
+    def row(score: RuleScore) -> dict[str, Any]:
+        figures = asdict(score)
+        rule = figures.pop("rule") or {"setting": "call_top_k", "value": 0}
+        return {**rule, **figures}
+
+    return {
+        "benchmark": found.benchmark,
+        "metric": found.metric,
+        "rules": [row(score) for score in found.scores],
+        "recommended": row(found.recommended) if found.recommended else None,
+    }
+
+
+def print_calls_calibration(report: Mapping[str, Any]) -> None:  # Any: as above
+    """What each rule gives on the half that decides and on the one that checks."""
+    rows = [
+        (
+            _short_rule(rule) if half == "deciding" else "",
+            half,
+            f"{figures['call_rate']:.0%}",
+            figures["accuracy"],
+            f"{figures['low']:.3f}..{figures['high']:.3f}",
+            _signed(figures["gain_per_call"]),
+        )
+        for rule in report["rules"]
+        for half, figures in ((half, rule[half]) for half in ("deciding", "checking"))
+    ]
+    names = ("call at", "half", "call rate", "accuracy", "95% interval", "gain/call")
+    print_rows(names, rows, f"{report['benchmark']}: {report['metric']}")
+    first = report["rules"][0]
+    print_plain(
+        f"{first['deciding']['num_items']} items decide, {first['checking']['num_items']} others "
+        "check. p: of <API>. Gain: right answers more than with calls disabled, per item that "
+        "calls."
+    )
+    chosen = report["recommended"]
+    print_plain(
+        f"recommended: {chosen['setting']} {chosen['value']:g}"
+        if chosen
+        else "recommended: none, no rule answers better than calls disabled"
+    )
+
+
+def _short_rule(row: Mapping[str, Any]) -> str:  # Any: as above
+    sign = "k =" if row["setting"] == "call_top_k" else "p >="
+    return f"{sign} {row['value']:g}" if row["value"] else "disabled"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
