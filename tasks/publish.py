@@ -1,4 +1,4 @@
-"""What a run leaves for others: manifests, the run's own record, the tuned model's description."""
+"""What a run leaves for others: manifests, its own record, what is said of its tuned model."""
 
 import json
 import platform
@@ -13,7 +13,6 @@ from toolformer_core.config import DecodeConfig, PipelineConfig, Runtime
 from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.fingerprint import canonical, fingerprint
-from toolformer_core.models import ModelRef
 from toolformer_core.settings import ModelConfig
 from toolformer_core.shards import ShardRef, StageRef, read_manifest, write_manifest
 
@@ -70,9 +69,7 @@ def record_run(config: PipelineConfig, manifests: Sequence[Path], root: Path) ->
     relative = [str(Path(manifest).relative_to(root)) for manifest in manifests]
     content = {"config": config.model_dump(mode="json"), "manifests": relative}
     root.mkdir(parents=True, exist_ok=True)
-    temporary = root / f".{RUN_FILE}.tmp"
-    temporary.write_text(json.dumps(content, indent=1))
-    temporary.replace(root / RUN_FILE)
+    write_whole(root / RUN_FILE, json.dumps(content, indent=1))
 
 
 def read_run(root: Path) -> tuple[dict[str, Any], list[Path]]:  # Any: settings of every kind
@@ -90,24 +87,6 @@ def read_run(root: Path) -> tuple[dict[str, Any], list[Path]]:  # Any: settings 
     return content["config"], [root / manifest for manifest in content["manifests"]]
 
 
-@effect_task
-def describe_model(model: ModelRef, base: ModelRef, config: PipelineConfig, root: Path) -> Path:
-    """Write toolformer.json beside the tuned model and link it as ROOT/model."""
-    folder = Path(model.path)
-    content = {
-        "base_model": base.path,
-        "dtype": model.dtype,
-        "tools": config.tools.model_dump(mode="json"),
-        "decode": config.evaluate.decode.model_dump(mode="json"),
-        "fingerprint": fingerprint(config),
-    }
-    (folder / MODEL_FILE).write_text(json.dumps(content, indent=1))
-    link = root / "model"
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder.absolute().relative_to(root.absolute()))
-    return link
-
-
 def read_model_description(folder: Path) -> tuple[ModelConfig, ToolsConfig, DecodeConfig] | None:
     """Base model (and dtype), tools and decoding; None for a model that knows no tools."""
     path = folder / MODEL_FILE
@@ -119,6 +98,20 @@ def read_model_description(folder: Path) -> tuple[ModelConfig, ToolsConfig, Deco
         ToolsConfig.model_validate(content["tools"]),
         DecodeConfig.model_validate(content["decode"]),
     )
+
+
+def write_decoding(folder: Path, decode: DecodeConfig) -> None:
+    """Put decoding settings into toolformer.json of a tuned model."""
+    path = folder / MODEL_FILE
+    content = json.loads(path.read_text()) | {"decode": decode.model_dump(mode="json")}
+    write_whole(path, json.dumps(content, indent=1))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 @effect_task

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from toolformer_core.config_finetune import FinetuneConfig as FinetuneConfig
 from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.settings import ModelConfig, PerTool, Settings, Value, per_tool, refuse_repeats
 
@@ -191,33 +192,6 @@ class AugmentConfig(Settings):
     )
 
 
-class FinetuneConfig(Settings):
-    """Step 4b, fine-tuning M on C*."""
-
-    learning_rate: float = Field(default=1e-5, gt=0, le=1, description="Peak (App. B: 1e-5).")
-    num_steps: int = Field(default=2000, ge=1, description="Optimiser steps (App. B: up to 2000).")
-    batch_size: Count = Field(default=128, description="Effective batch, in texts (App. B: 128).")
-    micro_batch_size: Count = Field(
-        default=8, description="Texts per forward pass; the rest is gradient accumulation."
-    )
-    max_sequence_tokens: int = Field(
-        default=1024, ge=8, description="Longer texts are cut (App. B: 1024)."
-    )
-    warmup_fraction: Probability = Field(
-        default=0.1, description="Linear warm-up over this share of the steps (App. B: 0.1)."
-    )
-    train_on_results: bool = Field(
-        default=True, description="Whether tool results count in the loss (paper: yes)."
-    )
-    dev_fraction: float = Field(
-        default=0.1, ge=0, le=0.5, description="Share of documents held out for dev perplexity."
-    )
-    eval_every_steps: int = Field(
-        default=500, ge=1, description="Steps between checkpoints and dev perplexity (App. B: 500)."
-    )
-    seed: int = Field(default=0, ge=0, description="Of the split and the order.")
-
-
 class DecodeConfig(Settings):
     """Inference with calls (paper, section 2 "Inference" and section 4.2)."""
 
@@ -278,6 +252,13 @@ class EvaluateConfig(Settings):
     _unique = field_validator("benchmarks", "arms")(refuse_repeats)
 
 
+class SourceLicence(Settings):
+    """Under which licence the texts of a source may be used."""
+
+    source: str = Field(description="One of corpus.sources, spelled alike.")
+    licence: str = Field(description="As the model card shall state it.")
+
+
 class PipelineConfig(Settings):
     """A complete run: everything that decides what comes out."""
 
@@ -292,6 +273,11 @@ class PipelineConfig(Settings):
     augment: AugmentConfig = AugmentConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    licences: tuple[SourceLicence, ...] = Field(
+        default=(),
+        description="Licences of sources, for the model card; of a source without one, that of "
+        "the package it lies in.",
+    )
 
     @model_validator(mode="after")
     def _thresholds_are_scored(self) -> "PipelineConfig":
@@ -332,6 +318,10 @@ class Runtime(Settings):
     replay: Path | None = Field(
         default=None,
         description="Cassette of an earlier run, whose answers take the place of the tools.",
+    )
+    accelerate_config: Path | None = Field(
+        default=None,
+        description="YAML of accelerate, whose processes fine-tune together; none: this process.",
     )
     tracking_uri: str | None = Field(
         default=None, description="MLflow tracking store; none: a SQLite file in home."

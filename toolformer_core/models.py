@@ -102,7 +102,7 @@ def _downloaded(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
         if not any(folder.glob("*.safetensors")):  # an older model

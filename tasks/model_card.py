@@ -1,0 +1,86 @@
+"""What a tuned model says of itself: toolformer.json for programs, the model card for people."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from tasks._policies import effect_task
+from tasks.execute import CASSETTE
+from tasks.publish import MODEL_FILE, write_whole
+from toolformer_core.cassette import read_descriptions
+from toolformer_core.config import PipelineConfig
+from toolformer_core.finetune import FinetuneResult
+from toolformer_core.fingerprint import fingerprint
+from toolformer_core.model_card import CARD, count_texts, model_card
+from toolformer_core.models import ModelRef
+from toolformer_core.records import AugmentedDocument
+from toolformer_core.shards import read_manifest, read_shard
+
+
+@effect_task
+def describe_model(
+    tuned: FinetuneResult,
+    base: ModelRef,
+    config: PipelineConfig,
+    augmented: Path,
+    root: Path,
+    scores: Sequence[Mapping[str, Any]] = (),  # Any: rows of ArmScore
+) -> Path:
+    """Write toolformer.json and the model card beside the tuned model; link it as ROOT/model.
+
+    `augmented` is the manifest of its C*. With scores the card shows the evaluation.
+    """
+    folder = Path(tuned.model.path)
+    content = {
+        "base_model": base.path,
+        "dtype": tuned.model.dtype,
+        "tools": config.tools.model_dump(mode="json"),
+        "decode": config.evaluate.decode.model_dump(mode="json"),
+        "fingerprint": fingerprint(config),
+    }
+    write_whole(folder / MODEL_FILE, json.dumps(content, indent=1))
+    write_whole(folder / CARD, str(_card(tuned, config, augmented, scores)))
+    link = root / "model"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder.absolute().relative_to(root.absolute()))
+    return link
+
+
+def _card(
+    tuned: FinetuneResult,
+    config: PipelineConfig,
+    augmented: Path,
+    scores: Sequence[Mapping[str, Any]],  # Any: as above
+) -> ModelCard:
+    """The model card, with the versions of the tools that answered in the run that made C*."""
+    stage = read_manifest(augmented)
+    rows = (row for ref in stage.shards for row in read_shard(ref, AugmentedDocument))
+    # The manifest lies in ROOT/augment/all/FINGERPRINT.
+    cassette = augmented.absolute().parents[3] / CASSETTE
+    tools = read_descriptions(cassette) if cassette.is_file() else {}
+    return model_card(
+        config,
+        count_texts(stage.digest, rows),
+        {name: tool.version for name, tool in tools.items()},
+        _training_figures(tuned),
+        scores,
+    )
+
+
+def _training_figures(tuned: FinetuneResult) -> dict[str, float]:
+    """Sizes of the two parts of C*, and every curve at the chosen checkpoint."""
+    figures = {
+        "training texts": tuned.num_train,
+        "dev texts": tuned.num_dev,
+        "chosen step": tuned.chosen_step,
+    }
+    reached = {
+        name: value
+        for name, curve in tuned.curves.items()
+        for step, value in curve
+        if step <= tuned.chosen_step
+    }
+    return {**figures, **reached}
