@@ -2,9 +2,14 @@
 
 import pytest
 
+from tests.support.builders import document
+from toolformer_core.benchmarks.registry import load_benchmark
 from toolformer_core.config import PipelineConfig, for_tool, pruning_threshold
+from toolformer_core.corpus import read_corpus
+from toolformer_core.demo_texts import is_article
 from toolformer_core.errors import ConfigError
 from toolformer_core.presets import PRESETS, demo, paper, preset, smoke
+from toolformer_core.records import Document
 from toolformer_core.settings import per_tool
 
 # Appendix A: tau_s, k, m, tau_f
@@ -96,3 +101,20 @@ def test_smoke_is_smaller_than_the_demo():
     assert smoke().finetune.num_steps < demo().finetune.num_steps
     assert smoke().corpus.max_documents < demo().corpus.max_documents
     assert set(smoke().tools.enabled) < set(demo().tools.enabled)
+
+
+def test_demo_texts_hold_no_item_of_the_benchmarks():
+    config = demo()
+    generated = [s for s in config.corpus.sources if s.startswith("reasoning-gym:")]
+    corpus = config.corpus.model_copy(update={"sources": tuple(generated)})
+    texts = [row.text for row in read_corpus(corpus) if isinstance(row, Document)]
+    assert len(texts) > 300
+    for spec in config.evaluate.benchmarks:
+        for item in load_benchmark(spec, config.evaluate.limit, config.evaluate.seed).items:
+            question = item.prompt.removesuffix(" The answer is")
+            assert not any(text.startswith(question) for text in texts)
+
+
+@pytest.mark.parametrize(("url", "expected"), [(None, False), ("https://example.org/a", True)])
+def test_is_article_is_what_has_an_address(url, expected):
+    assert is_article(document(url=url)) is expected
