@@ -29,7 +29,12 @@ def calibrate_calls(
         ),
     ] = None,
     write: Annotated[
-        bool, typer.Option("--write", help="Put the rule into the model's toolformer.json.")
+        bool,
+        typer.Option(
+            "--write",
+            help="Put the rule into the model's toolformer.json; a run that makes the model anew, "
+            "or from the cache, writes its own there again.",
+        ),
     ] = False,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,

@@ -23,7 +23,8 @@ def build_config(
 ) -> PipelineConfig:
     """Preset or file, then --corpus, --tools and --model, then --set.
 
-    How many documents a preset takes belongs to its own corpus: of --corpus all are taken.
+    How many documents a preset takes belongs to its own corpus: of --corpus all are taken. So do
+    the demo's rules which texts are tried; those of the paper are part of its method.
     """
     config = _read_config(config_file) if config_file else preset(preset_name)
     content = config.model_dump(mode="json")
@@ -31,6 +32,8 @@ def build_config(
         content["corpus"]["sources"] = corpus
     if corpus and not config_file:
         content["corpus"] |= {"max_documents": None, "sample_seed": None}
+        if preset_name != "paper":
+            content["sample"]["document_heuristic"] = "none"
     if tools:
         content["tools"]["enabled"] = split_names(tools)
     if model:

@@ -60,7 +60,7 @@ class ServedModel:
         texts = [str(text) for text in model_input.iloc[:, 0]]
         with self._lock:
             generations = decoder.generate(texts, [NO_DOCUMENT] * len(texts))
-        return pd.DataFrame([_row(generation) for generation in generations])
+        return pd.DataFrame([_row(g) for g in generations], columns=list(OUTPUTS))
 
 
 def _row(generation: Generation) -> dict[str, str]:

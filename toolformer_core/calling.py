@@ -118,7 +118,7 @@ class ToolCaller:
 
     def close(self) -> None:
         """End what runs beside this process."""
-        self._threads.shutdown()
+        self._threads.shutdown(cancel_futures=True)
         if self._processes:
             self._processes.close()
 
@@ -261,11 +261,11 @@ class ForgivingCaller:
         return self._caller.tool
 
     def answers(self, calls: Calls) -> list[CallAnswer]:
-        """One answer per call; an outage is the outcome failed, and so is a wrong setting."""
+        """One answer per call; an outage, or a wrong setting, is the outcome failed."""
         started = time.perf_counter()
         try:
             return self._caller.answers(calls)
-        except (TransientToolError, ConfigError) as error:
+        except (TransientToolError, ConfigError, MemoryError) as error:
             seconds = time.perf_counter() - started
             return [_ended(Outcome.FAILED, str(error), seconds) for _ in calls]
 

@@ -226,7 +226,9 @@ class DecodeConfig(Settings):
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus, if not greedy.")
     seed: int = Field(default=0, ge=0, description="Of the draws, if not greedy.")
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        default=(), max_length=16, description="Texts that end the answer and are left out of it."
+        default=(),
+        max_length=16,
+        description="Texts that end the answer and are left out of it; none reaches over a call.",
     )
 
 

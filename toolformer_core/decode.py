@@ -41,7 +41,7 @@ from toolformer_core.notation import ARROW, END, ParsedCall, parse_call, render_
 from toolformer_core.records import Outcome
 from toolformer_core.tools.base import CallContext
 
-_MAX_ROWS = 32
+_MAX_CALLS = 32  # of one tool at a time
 _INSTANT_SECONDS = 0.001
 
 
@@ -53,10 +53,13 @@ class Decoding:
         lm: HFModel,
         tools: Mapping[str, Caller],
         *,
-        max_rows: int = _MAX_ROWS,
+        max_rows: int | None = None,
         forbids_calls: bool = True,
     ) -> None:
-        """`forbids_calls` False leaves a base model free to write brackets as text."""
+        """`max_rows` None: as many as fit the model's token budget with all they may grow to.
+
+        `forbids_calls` False leaves a base model free to write brackets as text.
+        """
         self.wake = threading.Event()
         """Set when a tool has answered: wait for it when `step` gives nothing."""
         self._lm = lm
@@ -67,8 +70,13 @@ class Decoding:
         self._live: dict[int, Row] = {}
         self._waiting: deque[Row] = deque()
         self._num_tickets = 0
+        self._longest = 1  # tokens of a row, with all that it may generate
         self._end_ids = {lm.tokenizer.eos_token_id, lm.document_start_id}
-        self._threads = ThreadPoolExecutor(max_rows, thread_name_prefix="decoding-call")
+        # One pool per tool: a tool that hangs keeps no other waiting.
+        self._threads = {
+            name: ThreadPoolExecutor(max_rows or _MAX_CALLS, thread_name_prefix=f"decoding-{name}")
+            for name in tools
+        }
 
     @property
     def is_idle(self) -> bool:
@@ -78,15 +86,24 @@ class Decoding:
     @property
     def is_waiting(self) -> bool:
         """Whether nothing can go on before a tool answers or a row is added."""
-        can_join = self._waiting and len(self._live) < self._max_rows
+        can_join = self._waiting and len(self._live) < self._room
         return not can_join and all(row.answering for row in self._live.values())
+
+    @property
+    def _room(self) -> int:
+        """Most rows at a time."""
+        return self._max_rows or max(1, self._lm.token_budget // self._longest)
 
     def add(self, request: DecodeRequest) -> int:
         """Let a row join as soon as there is room; its ticket.
 
-        Raises: ConfigError for a prompt longer than the context, or an unknown forced tool.
+        Raises: ConfigError for a prompt that is too long or no text, or an unknown forced tool.
         """
         lm, config = self._lm, request.config
+        try:
+            request.prompt.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"prompt is no Unicode text: {error}; mend its encoding") from error
         start = [lm.document_start_id] if request.starts_document else []
         prompt_ids = [*start, *lm.encode(request.prompt)] or [lm.document_start_id]
         if len(prompt_ids) >= lm.context_tokens:
@@ -101,13 +118,17 @@ class Decoding:
             )
         ticket = self._num_tickets
         self._num_tickets += 1
+        self._longest = max(self._longest, len(prompt_ids) + config.max_new_tokens)
         self._waiting.append(Row(ticket, request, prompt_ids, lm.tokenizer))
         return ticket
 
     def cancel(self, ticket: int) -> None:
         """Let a row go; what its tool still answers is not heard."""
-        if self._live.pop(ticket, None) is not None:
+        row = self._live.pop(ticket, None)
+        if row is not None:
             self._rows.leave(ticket)
+            if row.answering is not None:
+                row.answering.cancel()
         self._waiting = deque(row for row in self._waiting if row.ticket != ticket)
 
     def close(self) -> None:
@@ -115,7 +136,8 @@ class Decoding:
         for ticket in [*self._live]:
             self.cancel(ticket)
         self._waiting.clear()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in self._threads.values():
+            threads.shutdown(wait=False, cancel_futures=True)
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
@@ -125,7 +147,7 @@ class Decoding:
         """
         self.wake.clear()
         events = [event for row in [*self._live.values()] for event in self._hear(row)]
-        while self._waiting and len(self._live) < self._max_rows:
+        while self._waiting and len(self._live) < self._room:
             row = self._waiting.popleft()
             self._live[row.ticket] = row
         fed = self._next_feed()
@@ -174,6 +196,8 @@ class Decoding:
             return self._write_text(row, choice.plain)
         name = row.request.config.forced_tool
         forced = self._lm.encode(f"{name}(") if name is not None else []
+        if row.num_tokens + 1 + len(forced) >= self._lm.context_tokens:
+            return self._write_text(row, choice.plain)
         row.open_call(choice.plain, [choice.start, *forced])
         return []
 
@@ -214,7 +238,7 @@ class Decoding:
             return self._take_back(row, is_malformed=True)
         row.call.parsed = parsed
         call = (parsed.argument, row.request.context)
-        row.answering = self._threads.submit(lambda: caller.answers([call])[0])
+        row.answering = self._threads[parsed.tool].submit(lambda: caller.answers([call])[0])
         row.answering.add_done_callback(lambda _: self.wake.set())
         piece = row.release()
         events: list[Event] = [TextPiece(row.ticket, piece)] if piece else []
@@ -300,13 +324,7 @@ class Decoder:
 
         Raises: ConfigError for a prompt that is too long; TransientToolError for an outage.
         """
-        longest = max((len(self.lm.encode(prompt)) for prompt in prompts), default=0)
-        decoding = Decoding(
-            self.lm,
-            self.tools,
-            max_rows=max(1, self.lm.token_budget // (1 + longest + self.config.max_new_tokens)),
-            forbids_calls=self.forbids_calls,
-        )
+        decoding = Decoding(self.lm, self.tools, forbids_calls=self.forbids_calls)
         try:
             for prompt, context in zip(prompts, contexts, strict=True):
                 decoding.add(DecodeRequest(prompt=prompt, context=context, config=self.config))

@@ -41,7 +41,7 @@ class Rows(Protocol):
         """Forget all but the first tokens of a row."""
 
     def leave(self, row: int) -> None:
-        """Forget a row."""
+        """Forget a row, if it has been fed."""
 
 
 def open_rows(lm: HFModel) -> Rows:
@@ -67,11 +67,11 @@ class SlotRows:
         for row in tokens:
             if row not in self._num_tokens:
                 self._join(row)
+        longest = max(count + len(tokens.get(row, ())) for row, count in self._num_tokens.items())
+        self._buffers.reserve(len(self._row_at), longest)
         singles = [row for row, fed in tokens.items() if len(fed) == 1]
         self._bring_to_front(singles)
         fed_rows = [*sorted(singles, key=self._row_at.index), *(tokens.keys() - set(singles))]
-        longest = max(count + len(tokens.get(row, ())) for row, count in self._num_tokens.items())
-        self._buffers.reserve(len(self._row_at), longest)
         slots = [self._row_at.index(row) for row in fed_rows]
         before = [self._num_tokens[row] for row in fed_rows]
         fed = [tokens[row] for row in fed_rows]
@@ -87,10 +87,12 @@ class SlotRows:
 
     def leave(self, row: int) -> None:
         """As in `Rows`."""
-        del self._num_tokens[row]
+        if self._num_tokens.pop(row, None) is None:
+            return
         self._row_at[self._row_at.index(row)] = None
-        if not self._num_tokens:
-            self._row_at = []
+        while self._row_at and self._row_at[-1] is None:
+            self._row_at.pop()
+        if not self._row_at:
             self._buffers = _Buffers()
             release_memory()
 
@@ -170,7 +172,7 @@ class SeparateRows:
 
     def leave(self, row: int) -> None:
         """As in `Rows`."""
-        del self._tokens[row]
+        self._tokens.pop(row, None)
         self._caches.pop(row, None)
 
     def _feed_one(self, row: int, ids: Sequence[int]) -> torch.Tensor:
@@ -199,46 +201,45 @@ class _Buffers:
         self.num_columns = 0
 
     def reserve(self, num_slots: int, num_columns: int) -> None:
-        """Make room for so many slots and columns; give up columns that a long row has left."""
-        self._num_slots = max(self._num_slots, num_slots)
+        """Make room for so many slots and columns; give up what a long row has left."""
         if not num_columns <= self.num_columns <= 2 * (num_columns + _SPARE_COLUMNS):
             release_memory()
-            self.num_columns = num_columns + _SPARE_COLUMNS
+            self.num_columns, self._num_slots = num_columns + _SPARE_COLUMNS, num_slots
+        self._num_slots = max(self._num_slots, num_slots)
+        shape = (self._num_slots, self.num_columns)
+        for layer, (keys_RGCD, values_RGCD) in self._layers.items():
+            if (keys_RGCD.shape[0], keys_RGCD.shape[2]) != shape:
+                self._layers[layer] = _resized(keys_RGCD, shape), _resized(values_RGCD, shape)
 
     def write(
         self, layer: int, where: "_Where", key_NGD: torch.Tensor, value_NGD: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put keys and values in their places; the whole buffers."""
-        buffers = self._layers.get(layer)
-        shape = (self._num_slots, self.num_columns)
-        if buffers is None or (buffers[0].shape[0], buffers[0].shape[2]) != shape:
-            buffers = self._layers[layer] = (
-                _grown(buffers and buffers[0], key_NGD, shape),
-                _grown(buffers and buffers[1], value_NGD, shape),
+        if layer not in self._layers:
+            keys_RGCD, values_RGCD = (
+                x_NGD.new_zeros(self._num_slots, x_NGD.shape[1], self.num_columns, x_NGD.shape[2])
+                for x_NGD in (key_NGD, value_NGD)
             )
-        for buffer_RGCD, new_NGD in zip(buffers, (key_NGD, value_NGD), strict=True):
+            self._layers[layer] = keys_RGCD, values_RGCD
+        for buffer_RGCD, new_NGD in zip(self._layers[layer], (key_NGD, value_NGD), strict=True):
             buffer_RGCD[where.slots_N, :, where.columns_N] = new_NGD
-        return buffers
+        return self._layers[layer]
 
     def swap(self, slot: int, other: int, num_columns: int) -> None:
         """Let two slots change places."""
         for buffers in self._layers.values():
             for buffer_RGCD in buffers:
-                if max(slot, other) < len(buffer_RGCD):
-                    held_GCD = buffer_RGCD[slot, :, :num_columns].clone()
-                    buffer_RGCD[slot, :, :num_columns] = buffer_RGCD[other, :, :num_columns]
-                    buffer_RGCD[other, :, :num_columns] = held_GCD
+                held_GCD = buffer_RGCD[slot, :, :num_columns].clone()
+                buffer_RGCD[slot, :, :num_columns] = buffer_RGCD[other, :, :num_columns]
+                buffer_RGCD[other, :, :num_columns] = held_GCD
 
 
-def _grown(
-    old_RGCD: torch.Tensor | None, like_NGD: torch.Tensor, shape: tuple[int, int]
-) -> torch.Tensor:
-    """A buffer of so many slots and columns with the content of the old one."""
+def _resized(old_RGCD: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """A buffer of so many slots and columns with what of the old one fits into it."""
     num_slots, num_columns = shape
-    new_RGCD = like_NGD.new_zeros(num_slots, like_NGD.shape[1], num_columns, like_NGD.shape[2])
-    if old_RGCD is not None:
-        kept = min(old_RGCD.shape[2], num_columns)
-        new_RGCD[: old_RGCD.shape[0], :, :kept] = old_RGCD[:, :, :kept]
+    new_RGCD = old_RGCD.new_zeros(num_slots, old_RGCD.shape[1], num_columns, old_RGCD.shape[3])
+    slots, columns = min(len(old_RGCD), num_slots), min(old_RGCD.shape[2], num_columns)
+    new_RGCD[:slots, :, :columns] = old_RGCD[:slots, :, :columns]
     return new_RGCD
 
 

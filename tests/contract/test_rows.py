@@ -48,9 +48,23 @@ def test_rows_any_history_equals_one_plain_pass(lm, seed):
         draw.shuffle(able)
         tokens = {row: draw.choices(range(1, 300), k=draw.choice((1, 1, 1, 7))) for row in able}
         if draw.random() < 0.4:
-            tokens[1000 + step] = draw.choices(range(1, 300), k=draw.randint(1, 30))
+            tokens[1000 + step] = draw.choices(range(1, 300), k=draw.choice((1, 1, 30)))
         if tokens:
             feed(lm, rows, held, tokens)
+
+
+def test_rows_of_one_token_that_joins_before_others_moves_none_of_their_keys(lm):
+    rows, held = open_rows(lm), {}
+    feed(lm, rows, held, {0: [3, 4, 5], 1: [6, 7, 8]})
+    feed(lm, rows, held, {2: [9], 1: [5]})
+    feed(lm, rows, held, {0: [4], 1: [4], 2: [4]})
+
+
+def test_rows_that_were_never_fed_may_leave(lm):
+    rows, held = open_rows(lm), {}
+    feed(lm, rows, held, {0: [3, 4, 5]})
+    rows.leave(1)
+    feed(lm, rows, held, {0: [6]})
 
 
 def test_rows_all_gone_start_again(lm):

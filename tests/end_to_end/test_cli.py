@@ -207,6 +207,13 @@ def test_calibrate_of_one_document_says_that_nothing_can_be_judged(calibrate):
     assert "Calculator: not calibrated. Of 0 calls on 0 documents 0 had a result" in output
 
 
+@pytest.mark.parametrize(("preset_name", "expected"), [("demo", "none"), ("paper", "paper")])
+def test_corpus_option_tries_all_texts_but_with_the_preset_of_the_paper(preset_name, expected):
+    config = build_config(preset_name, None, None, ["texts.jsonl"], None, None)
+    assert config.sample.document_heuristic == expected
+    assert build_config("demo", None, None, None, None, None).sample.document_heuristic != "none"
+
+
 def test_corpus_option_takes_all_documents(project, tmp_path):
     config = build_config("demo", None, None, ["texts.jsonl"], None, None)
     assert (config.corpus.max_documents, config.corpus.sample_seed) == (None, None)

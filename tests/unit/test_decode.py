@@ -411,7 +411,23 @@ def test_decoding_prompt_longer_than_the_context_is_refused(short_lm):
 
 def test_decoding_row_ends_at_the_end_of_the_context(short_lm):
     (generation,) = generate(short_lm, ["The mill is closed. The mill is"], call_top_k=0)
-    assert generation.num_prompt_tokens + len(generation.token_ids) <= 24
+    assert generation.num_prompt_tokens + len(generation.token_ids) == 24
+    assert generation.finish_reason == "length"
+
+
+def test_decoding_forced_call_that_has_no_room_is_not_started(short_lm):
+    prompt = "7" * 21  # each digit is a token
+    settings = {"call_top_k": 1000, "forced_tool": "Calculator"}
+    (generation,) = generate(short_lm, [prompt], **settings)
+    (forbidden,) = generate(short_lm, [prompt], call_top_k=0)
+    assert 24 - generation.num_prompt_tokens < len(short_lm.encode("Calculator(")) + 1
+    assert generation.token_ids
+    assert (generation.token_ids, generation.num_malformed) == (forbidden.token_ids, 0)
+
+
+def test_decoding_prompt_that_is_no_text_is_refused(lm):
+    with pytest.raises(ConfigError, match="no Unicode text"):
+        generate(lm, ["half a character: \ud800"])
 
 
 def test_decoding_result_that_does_not_fit_the_context_is_a_failed_call(short_lm):
@@ -455,6 +471,60 @@ def test_decoding_cancelled_rows_are_gone_and_others_unmoved(lm):
         found += [e for e in decoding.step() if isinstance(e, Finished)]
     decoding.close()
     assert [(e.ticket, outline(e.generation)) for e in found] == [(tickets[1], outline(expected))]
+
+
+def test_decoding_row_that_has_not_been_fed_may_be_cancelled(calling_llama_folder):
+    """Two prompts, and tokens for one of them in a step."""
+    ref = ModelRef(path=str(calling_llama_folder), digest="", dtype="float32")
+    lm = load_model(ref, "cpu", 16)
+    decoding = Decoding(lm, TOOLS)
+    tickets = [decoding.add(request_of("The mill is closed. " * 4)) for _ in range(2)]
+    decoding.step()
+    decoding.cancel(tickets[1])
+    found = []
+    while not decoding.is_idle:
+        found += [e.ticket for e in decoding.step() if isinstance(e, Finished)]
+    decoding.close()
+    assert found == [tickets[0]]
+
+
+def test_decoding_short_prompt_that_joins_leaves_a_waiting_row_as_it_is(lm):
+    (expected,) = generate(lm, ["3 + 4 is"], call_top_k=1, max_new_tokens=30)
+    caller = SlowCaller()
+    decoding = Decoding(lm, {"Calculator": caller})
+    ticket = decoding.add(request_of("3 + 4 is"))
+    while not caller.doors:
+        decoding.step()
+    decoding.add(request_of(""))
+    decoding.step()
+    found = {}
+    while not decoding.is_idle:
+        for door in caller.doors:
+            door.set()
+        found |= {e.ticket: e.generation for e in decoding.step() if isinstance(e, Finished)}
+    decoding.close()
+    assert outline(found[ticket]) == outline(expected)
+
+
+def test_decoding_tool_that_hangs_keeps_no_other_tool_waiting(lm):
+    hanging = SlowCaller()
+    tools = {"Calculator": hanging, "Oracle": ToolCaller(Verbose(), EXECUTE)}
+    decoding = Decoding(lm, tools, max_rows=1)
+    decoding.cancel(decoding.add(request_of("3 + 4 is")))
+    ticket = decoding.add(request_of("3 + 4 is"))
+    while not hanging.doors:
+        decoding.step()
+    decoding.cancel(ticket)
+    decoding.add(request_of("The library"))
+    found = []
+    while not decoding.is_idle:
+        events = decoding.step()
+        found += [e.call.tool for e in events if isinstance(e, CallFinished)]
+        if not events and decoding.is_waiting:
+            assert decoding.wake.wait(60)
+    hanging.doors[0].set()
+    decoding.close()
+    assert found == ["Oracle"]
 
 
 def test_decoding_close_lets_all_rows_go(lm):
