@@ -111,7 +111,11 @@ def serve(
     ] = 8000,
     tools: ToolsOption = None,
     max_rows: Annotated[
-        int, typer.Option(min=1, help="Most texts that are decoded together.")
+        int,
+        typer.Option(
+            min=1,
+            help="Most texts that are decoded together; memory is this many times the longest one.",
+        ),
     ] = 32,
     max_waiting: Annotated[
         int, typer.Option(min=0, help="Most texts that wait; more are refused with 429.")

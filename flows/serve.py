@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def build_server(
     max_rows: int,
     max_waiting: int,
     show_calls: bool,
-) -> uvicorn.Server:
+) -> "_Server":
     """The server of a model folder; clients know the model by the folder's name."""
     tuned = open_tuned_model(model, tools, {}, runtime)
     thread = DecodingThread(
@@ -58,15 +59,27 @@ def build_server(
     )
     app = build_app(served, thread, close)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_CUT_OFF_SECONDS)
-    return _Server(config, close)
+    return _Server(config, thread, close)
 
 
 class _Server(uvicorn.Server):
-    """Lets answers end before it shuts down, and tells clients if they do not in time."""
+    """Lets answers end before it shuts down, and tells clients if they do not in time.
 
-    def __init__(self, config: uvicorn.Config, close: Callable[[], None]) -> None:
+    It shuts down, too, when the thread that decodes has ended: without it nothing can be answered.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, thread: DecodingThread, close: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self.is_broken = False
+        self._thread = thread
         self._close = close
+
+    async def on_tick(self, counter: int) -> bool:
+        """As of uvicorn: whether to shut down."""
+        self.is_broken = not self._thread.is_alive
+        return self.is_broken or await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As of uvicorn, which waits for the answers."""
@@ -79,7 +92,9 @@ class _Server(uvicorn.Server):
         await asyncio.to_thread(self._close)
 
 
-def run_server(server: uvicorn.Server, listener: socket.socket) -> None:
-    """Serve until a signal ends it."""
+def run_server(server: _Server, listener: socket.socket) -> None:
+    """Serve until a signal ends it, or a fault: then the process ends with exit code 1."""
     with contextlib.suppress(KeyboardInterrupt):  # sent on once the server has shut down
         server.run(sockets=[listener])
+    if server.is_broken:
+        sys.exit("toolformer: serve: decoding has ended, for the error above; start it again")

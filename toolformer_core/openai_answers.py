@@ -1,6 +1,7 @@
 """What OpenAI's API answers with: completions, chunks of a stream, and errors."""
 
 import json
+import reprlib
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from toolformer_core.records import Outcome
 Json = dict[str, Any]  # Any: JSON
 
 _RETRY_AFTER_SECONDS = 1
+_MAX_NAME_CHARS = 100  # of a field that is not known
 
 
 class ApiError(Exception):
@@ -39,25 +41,32 @@ def error_content(
     message: str, status: int, param: str | None = None, code: str | None = None
 ) -> Json:
     """OpenAI's shape of an error."""
-    kinds = {429: "rate_limit_error", 500: "server_error"}
+    kinds = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
     kind = kinds.get(status, "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def refused(param: str | None, detail: Mapping[str, Any]) -> ApiError:  # Any: pydantic's
-    """The error for a field, from what pydantic found."""
+def refused(
+    param: str | None,
+    detail: Mapping[str, Any],  # Any: pydantic's
+    place: Sequence[str | int] = (),
+) -> ApiError:
+    """The error for a field, from what pydantic found; `place`: where in it, if not at its top."""
+    name = ".".join(map(str, (param or "request", *place)))[:_MAX_NAME_CHARS]
     if detail["type"] == "extra_forbidden":
-        return ApiError(400, f"{param} is not supported here", param)
-    shown = f"{param} = {detail['input']!r}"[:200] if param else "request"
-    return ApiError(400, f"{shown}: {detail['msg']}", param)
+        return ApiError(400, f"{name} is not supported here", param)
+    if param is None or detail["type"] == "missing":
+        return ApiError(400, f"{name}: {detail['msg']}", param)
+    return ApiError(400, f"{param} = {reprlib.repr(detail['input'])}: {detail['msg']}", param)
 
 
 def server_sent(content: Json) -> str:
-    """One event of a stream."""
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+    """One event of a stream: ASCII, for clients that end lines at U+2028 or U+0085 as well."""
+    return f"data: {json.dumps(content)}\n\n"
 
 
 STREAM_END = "data: [DONE]\n\n"
+_ROLE = {"role": "assistant"}
 
 
 def usage(generations: Sequence[Generation]) -> Json:
@@ -78,6 +87,7 @@ class Form:
         self._is_chat = is_chat
         self._shows_calls = shows_calls
         self._begun: dict[int, str] = {}  # by row, the text of a call that a tool is at
+        self._has_role: set[int] = set()  # rows of a chat whose role a chunk has told
         self._head = {
             "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -89,7 +99,7 @@ class Form:
         choices = []
         for number, generation in enumerate(generations):
             text = generation.completion if self._shows_calls else generation.answer
-            said = {"message": _said(text)} if self._is_chat else {"text": text}
+            said = {"message": {**_ROLE, "content": text}} if self._is_chat else {"text": text}
             calls = [asdict(call) for call in generation.calls]
             choices.append(_choice(number, said, calls, generation.finish_reason))
         kind = "chat.completion" if self._is_chat else "text_completion"
@@ -108,7 +118,7 @@ class Form:
                 text, calls = self._shown(number, event), [asdict(event.call)]
             case Finished():
                 finish_reason = event.generation.finish_reason
-        said = {"delta": _said(text)} if self._is_chat else {"text": text}
+        said = {"delta": self._delta(number, text)} if self._is_chat else {"text": text}
         return self._part([_choice(number, said, calls, finish_reason)])
 
     def usage_chunk(self, generations: Sequence[Generation]) -> Json:
@@ -119,14 +129,16 @@ class Form:
         kind = "chat.completion.chunk" if self._is_chat else "text_completion"
         return {**self._head, "object": kind, "choices": choices}
 
+    def _delta(self, number: int, text: str) -> Json:
+        """What a chunk adds to a message; clients join the role, too, so it comes once."""
+        role = {} if number in self._has_role else _ROLE
+        self._has_role.add(number)
+        return {**role, "content": text}
+
     def _shown(self, number: int, event: CallFinished) -> str:
         """The call as it stands in the completion; nothing of one that was taken back."""
         is_shown = self._shows_calls and event.call.outcome is Outcome.OK
         return f"{self._begun[number]}{event.rest}" if is_shown else ""
-
-
-def _said(text: str) -> Json:
-    return {"role": "assistant", "content": text}
 
 
 def _choice(number: int, said: Json, calls: list[Json], finish_reason: str | None) -> Json:

@@ -12,11 +12,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from fastapi import BackgroundTasks, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from jinja2 import TemplateError
 from pydantic import ValidationError
+from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 
 from toolformer_core.config import DecodeConfig
 from toolformer_core.decoded import DecodeRequest, Event, Finished, Generation
@@ -32,7 +34,7 @@ from toolformer_core.openai_answers import (
     server_sent,
 )
 from toolformer_core.openai_requests import ChatRequest, CompletionRequest, DecodingFields, Message
-from toolformer_core.serving import DecodingThread, Failed
+from toolformer_core.serving import FAULTS, DecodingThread, Failed
 from toolformer_core.tools.base import NO_DOCUMENT
 
 _CLIENT_HAS_GONE = 499  # nobody reads it
@@ -75,6 +77,7 @@ def build_app(served: Served, thread: DecodingThread, close: Callable[[], None])
     app = FastAPI(title="toolformer", lifespan=lifespan)
     app.exception_handler(ApiError)(_answer_error)
     app.exception_handler(RequestValidationError)(_answer_bad_request)
+    app.exception_handler(HTTPException)(_answer_no_request)
 
     @app.get("/health")
     async def health() -> JSONResponse:
@@ -92,6 +95,9 @@ def build_app(served: Served, thread: DecodingThread, close: Callable[[], None])
 
     @app.post("/v1/completions", response_model=None)
     async def completions(asked: CompletionRequest, http: Request) -> Response:
+        _check_model(served, asked.model)
+        if not 0 < len(asked.prompts) <= thread.max_open:
+            raise ApiError(400, f"prompt: expected 1 to {thread.max_open} texts", "prompt")
         requests = [
             DecodeRequest(prompt=prompt, context=NO_DOCUMENT, config=_decoding(asked, served))
             for prompt in asked.prompts
@@ -100,6 +106,7 @@ def build_app(served: Served, thread: DecodingThread, close: Callable[[], None])
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat_completions(asked: ChatRequest, http: Request) -> Response:
+        _check_model(served, asked.model)
         config = _decoding(asked, served)
         requests = [_chat_request(asked.messages, config, served.lm)]
         return await _answer(requests, asked, "messages", http, served, thread)
@@ -115,23 +122,32 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
 async def _answer_bad_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    where = [part for part in first["loc"][1:2] if isinstance(part, str)]
-    return JSONResponse(refused(where[0] if where else None, first).content, 400)
+    match first["loc"][1:]:
+        case (str(param), *place):
+            return JSONResponse(refused(param, first, place).content, 400)
+    return JSONResponse(refused(None, first).content, 400)
+
+
+async def _answer_no_request(http: Request, error: Exception) -> JSONResponse:
+    """For an unknown path or method, or a body that the framework could not read."""
+    assert isinstance(error, HTTPException)
+    is_elsewhere = error.status_code in (404, 405)
+    message = f"no {http.method} {http.url.path} here" if is_elsewhere else error.detail
+    content = error_content(message, error.status_code)
+    return JSONResponse(content, error.status_code, error.headers)
 
 
 def _check_model(served: Served, name: str) -> None:
     if name != served.name:
-        raise ApiError(
-            404, f"no model {name!r}; this server has {served.name!r}", "model", "model_not_found"
-        )
+        message = f"no model {name[:100]!r}; this server has {served.name!r}"
+        raise ApiError(404, message, "model", "model_not_found")
 
 
 def _decoding(asked: DecodingFields, served: Served) -> DecodeConfig:
     """How a row of a request is decoded.
 
-    Raises: ApiError for an unknown model, or a value out of range.
+    Raises: ApiError for a value out of range.
     """
-    _check_model(served, asked.model)
     try:
         return asked.decoding(served.config)
     except ValidationError as error:
@@ -166,7 +182,7 @@ class _Answers:
     """The rows of one request: their events come from the decoding thread to the event loop."""
 
     def __init__(self, thread: DecodingThread, requests: Sequence[DecodeRequest]) -> None:
-        """Raises: OverloadError if too many rows wait."""
+        """Raises: OverloadError if too many rows wait, or the thread has ended."""
         self._num_rows = len(requests)
         self._told: asyncio.Queue[tuple[int, Event | Failed]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -177,7 +193,7 @@ class _Answers:
         self._submission = thread.submit(requests, deliver)
 
     async def accepted(self) -> None:
-        """Raises: ConfigError if a row cannot be decoded."""
+        """Raises: ConfigError if a row cannot be decoded; another of FAULTS if that failed."""
         await asyncio.wrap_future(self._submission.accepted)
 
     async def events(self) -> AsyncIterator[tuple[int, Event | Failed]]:
@@ -229,8 +245,6 @@ async def _answer(
     thread: DecodingThread,
 ) -> Response:
     """The response: a stream, or one JSON object; `param` is the field with the texts."""
-    if not 0 < len(requests) <= thread.max_open:
-        raise ApiError(400, f"{param}: expected 1 to {thread.max_open} texts", param)
     num_chars = max(len(request.prompt) for request in requests)
     if num_chars > served.max_prompt_chars:  # to cut it into tokens would keep the others waiting
         raise ApiError(400, f"{param} of {num_chars} characters; the context is shorter", param)
@@ -238,21 +252,21 @@ async def _answer(
         answers = _Answers(thread, requests)
         await answers.accepted()
     except OverloadError as error:
-        raise ApiError(429, str(error)) from error
+        raise ApiError(429 if thread.is_alive else 503, str(error)) from error
     except ConfigError as error:
         raise ApiError(400, str(error), param) from error
+    except FAULTS as error:
+        raise ApiError(500, f"{type(error).__name__}: {error}") from error
     form = Form(
         served.name,
         is_chat=isinstance(asked, ChatRequest),
         shows_calls=served.show_calls if asked.show_calls is None else asked.show_calls,
     )
     if asked.stream:
-        afterwards = BackgroundTasks()  # done when the client has gone, too
-        afterwards.add_task(answers.cancel)
         return StreamingResponse(
             answers.stream(form, includes_usage=asked.stream_options.include_usage),
             media_type="text/event-stream",
-            background=afterwards,
+            background=BackgroundTask(answers.cancel),  # done when the client has gone, too
         )
     return await _whole(answers, form, http)
 

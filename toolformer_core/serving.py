@@ -3,7 +3,7 @@
 The rows of all requests decode together (decode.py), and one that comes in joins at the next step.
 A client submits rows from any thread; the events of a row are delivered to it in the thread that
 decodes. A fault that cannot be laid at one row's door ends the rows of that moment, and decoding
-starts afresh for those that come after.
+starts afresh for those that come after. One that is not in FAULTS ends the thread: see `is_alive`.
 """
 
 import logging
@@ -22,6 +22,9 @@ from toolformer_core.errors import OverloadError, ToolformerError
 
 logger = logging.getLogger(__name__)
 
+FAULTS = (ToolformerError, RuntimeError, LookupError, TypeError, ValueError, MemoryError)
+"""What may go wrong for some rows without harm to later ones; torch's are RuntimeErrors."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -36,7 +39,7 @@ Deliver = Callable[[int, Event | Failed], None]
 
 @dataclass(eq=False, slots=True)
 class Submission:
-    """The rows of one request; `accepted` ends when they have joined, or with a ConfigError."""
+    """The rows of one request; `accepted` ends when they have joined, or with one of FAULTS."""
 
     requests: Sequence[DecodeRequest]
     deliver: Deliver
@@ -74,13 +77,12 @@ class DecodingThread:
     def submit(self, requests: Sequence[DecodeRequest], deliver: Deliver) -> Submission:
         """Hand over the rows of one request; each gets its events until Finished or Failed.
 
-        Raises: OverloadError if too many rows wait.
+        Raises: OverloadError if too many rows wait, or the thread has ended.
         """
         submission = Submission(requests, deliver)
         submission.cancel = partial(self._ask, partial(self._drop, submission))
         with self._lock:
-            if not self.is_alive:
-                raise OverloadError("this server is shutting down; try another")
+            self._check_open()
             if self._num_open + len(requests) > self.max_open:
                 raise OverloadError(
                     f"{self._num_open} texts are decoded or wait, at most {self.max_open} may; try "
@@ -97,6 +99,10 @@ class DecodingThread:
         self._ask(lambda: None)
         self._thread.join()
 
+    def _check_open(self) -> None:
+        if not self.is_alive:
+            raise OverloadError("this server is shutting down; try another")
+
     def _ask(self, what: Callable[[], None]) -> None:
         self._asked.put(what)
         self._decoding.wake.set()  # after put: see _step
@@ -104,14 +110,30 @@ class DecodingThread:
     def _run(self) -> None:
         try:
             while not self._is_closed:
-                self._do_what_was_asked()
-                self._step()
+                try:
+                    self._do_what_was_asked()
+                    self._step()
+                except FAULTS as error:
+                    self._start_afresh(error)
         finally:
             with self._lock:
                 self._is_closed = True
-            self._do_what_was_asked()  # what came in before that
             self._fail_all("the server was shut down")
+            self._do_what_was_asked()  # refuses what came in before that
+            self._close_decoding()
+
+    def _start_afresh(self, fault: BaseException) -> None:
+        """End the rows of this moment, and decode those to come with nothing of what failed."""
+        logger.error("decoding ended with an error and starts afresh", exc_info=fault)
+        self._fail_all(f"{type(fault).__name__}: {fault}")
+        self._close_decoding()
+        self._decoding = self._open_decoding()
+
+    def _close_decoding(self) -> None:
+        try:
             self._decoding.close()
+        except FAULTS:  # after another one; what it holds goes with it
+            logger.exception("decoding could not be closed")
 
     def _do_what_was_asked(self) -> None:
         while True:
@@ -123,14 +145,7 @@ class DecodingThread:
 
     def _step(self) -> None:
         """One step of the decoding, or a wait for whatever comes next."""
-        try:
-            events = self._decoding.step()
-        except (ToolformerError, RuntimeError) as error:  # torch's are RuntimeErrors
-            logger.exception("decoding ended with an error and starts afresh")
-            self._fail_all(f"{type(error).__name__}: {error}")
-            self._decoding.close()
-            self._decoding = self._open_decoding()
-            return
+        events = self._decoding.step()
         for event in events:
             self._tell(event)
         # A step takes back the wake-up of what was asked before it; the queue still tells.
@@ -149,23 +164,34 @@ class DecodingThread:
         if not submission.accepted.set_running_or_notify_cancel():  # the client has gone
             self._count_closed(len(submission.requests))
             return
+        refusal: BaseException | None = RuntimeError("decoding has ended")  # unless told better
         try:
+            self._check_open()
             for number, request in enumerate(submission.requests):
                 ticket = self._decoding.add(request)
                 submission.tickets[ticket] = number
                 self._submissions[ticket] = submission
-        except ToolformerError as error:
-            num_unplaced = len(submission.requests) - len(submission.tickets)
-            self._drop(submission)
-            self._count_closed(num_unplaced)
-            submission.accepted.set_exception(error)
-        else:
+            refusal = None
+        except FAULTS as error:
+            refusal = error
+        finally:
+            self._settle(submission, refusal)
+
+    def _settle(self, submission: Submission, refusal: BaseException | None) -> None:
+        """Tell the client whether its rows have joined; it waits for that, whatever happened."""
+        if refusal is None:
             submission.accepted.set_result(None)
+            return
+        self._count_closed(len(submission.requests) - len(submission.tickets))
+        try:
+            self._drop(submission)
+        finally:
+            submission.accepted.set_exception(refusal)
 
     def _drop(self, submission: Submission) -> None:
         for ticket in list(submission.tickets):
-            self._decoding.cancel(ticket)
             self._forget(ticket)
+            self._decoding.cancel(ticket)
 
     def _forget(self, ticket: int) -> None:
         del self._submissions.pop(ticket).tickets[ticket]

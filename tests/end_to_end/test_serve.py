@@ -3,6 +3,7 @@
 import signal
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
@@ -53,6 +54,27 @@ def test_serve_shutdown_tells_clients_whose_answers_take_too_long(folder, home, 
                     list(stream)
         runs.join()
     caller.gate.set()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_serve_that_cannot_decode_any_more_ends(folder, home, monkeypatch):
+    caller = GatedCaller()
+    caller.errors = {"3 + 4": AssertionError("a fault that nothing is known of")}
+    monkeypatch.setattr(inference, "ForgivingCaller", lambda _: caller)
+    runtime = Runtime(root=home / "serve", home=home)
+    server = serve.build_server(folder, None, runtime, max_rows=2, max_waiting=0, show_calls=False)
+
+    def ask(url):
+        client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+        told = pytest.raises(openai.InternalServerError, match="the server was shut down")
+        with client, told:
+            client.completions.create(model="sums", prompt="3 + 4 is")
+
+    with serve.listen("127.0.0.1", 0) as listener, ThreadPoolExecutor() as threads:
+        asked = threads.submit(ask, f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+        with pytest.raises(SystemExit, match="decoding has ended"):
+            serve.run_server(server, listener)
+        asked.result(60)
 
 
 def test_serve_on_a_port_in_use_is_one_line(invoke, folder):

@@ -11,9 +11,11 @@ import uvicorn
 
 from tests.support.gated_tool import GatedCaller
 from tests.support.waiting import wait_until
+from toolformer_core import openai_api
 from toolformer_core.config import DecodeConfig
 from toolformer_core.decode import Decoder, Decoding
 from toolformer_core.models import ModelRef, load_model
+from toolformer_core.openai_answers import server_sent
 from toolformer_core.openai_api import Served, build_app
 from toolformer_core.serving import DecodingThread
 from toolformer_core.tools.base import NO_DOCUMENT
@@ -173,6 +175,25 @@ def test_chat_stream_joins_to_the_answer(chat):
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
+def test_chat_stream_tells_the_role_once(chat):
+    deltas = [chunk.choices[0].delta for chunk in chat("3 + 4 is", stream=True)]
+    assert [delta.role for delta in deltas] == ["assistant"] + [None] * (len(deltas) - 1)
+
+
+def test_chat_stream_of_the_clients_helper_joins_to_the_answer(service, chat):
+    messages = [{"role": "user", "content": "3 + 4 is"}]
+    with service.client.chat.completions.stream(model="tiny", messages=messages) as stream:
+        message = stream.get_final_completion().choices[0].message
+    assert (message.role, message.content) == ("assistant", ANSWER)
+
+
+def test_event_of_a_stream_is_one_line_for_every_client():
+    content = {"text": "1\u20282\u2029\x853\r\n4\ud800"}
+    line, *rest = server_sent(content).splitlines()
+    assert rest == [""]
+    assert json.loads(line.removeprefix("data: ")) == content
+
+
 def test_chat_template_writes_the_prompt_and_its_own_start(chat, complete, lm, monkeypatch):
     monkeypatch.setattr(lm.tokenizer, "chat_template", TEMPLATE)
     answer = chat("3 + 4 is")
@@ -282,11 +303,68 @@ def test_unknown_model_is_not_found(service):
     assert refused.value.code == "model_not_found"
 
 
-def test_body_that_is_no_json_is_refused(service):
+def test_unknown_model_is_told_before_anything_else(service):
+    with pytest.raises(openai.NotFoundError, match="no model"):
+        service.client.completions.create(model="m" * 9999, prompt=[])
+
+
+def test_more_texts_than_may_wait_are_refused_before_a_row_is_built(complete, monkeypatch):
+    monkeypatch.setattr(openai_api, "DecodeRequest", None)
+    with pytest.raises(openai.BadRequestError, match="expected 1 to 8 texts"):
+        complete(["x"] * 100_000)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{oops", b'{"model": "tiny", "prompt": "x", "seed": %s}' % (b"1" * 5000), b"\xff"],
+    ids=["text", "number", "bytes"],
+)
+def test_body_that_is_no_json_is_refused(service, body):
     headers = {"content-type": "application/json"}
-    answer = httpx.post(f"{service.url}/completions", content=b"{oops", headers=headers)
+    answer = httpx.post(f"{service.url}/completions", content=body, headers=headers)
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "embeddings", 404), ("GET", "completions", 405), ("DELETE", "models", 405)],
+)
+def test_what_is_not_there_is_told_in_the_form_of_an_error(service, method, path, status):
+    answer = httpx.request(method, f"{service.url}/{path}")
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"] == f"no {method} /v1/{path} here"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("completions", {"prompt": "x"}, "model: Field required"),
+        ("completions", {"model": "tiny"}, "prompt: Field required"),
+        (
+            "chat/completions",
+            {"model": "tiny", "messages": [{"role": "user"}]},
+            "messages.0.content: Field required",
+        ),
+        (
+            "chat/completions",
+            {"model": "tiny", "messages": [{"role": "user", "content": "x", "tool_calls": []}]},
+            "messages.0.tool_calls is not supported here",
+        ),
+        ("completions", [], "request: Input should be a valid dictionary"),
+    ],
+)
+def test_field_that_is_missing_or_unknown_is_named(service, path, body, message):
+    answer = httpx.post(f"{service.url}/{path}", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith(message)
+
+
+def test_message_about_a_long_value_is_short(service):
+    body = {"model": "tiny", "prompt": "x", "max_calls": ["many" * 1000] * 1000}
+    message = httpx.post(f"{service.url}/completions", json=body).json()["error"]["message"]
+    assert message.startswith("max_calls = [")
+    assert len(message) < 500
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -322,6 +400,26 @@ def test_fault_ends_a_request_and_not_the_server(service, complete, stream):
         list(complete("8 + 9 is", stream=stream))
     service.caller.errors = {}
     assert complete().choices[0].text == ANSWER
+
+
+def test_fault_of_joining_is_told_and_not_the_end_of_the_server(complete, lm, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Decoding, "add", lambda *_: [][0])
+        with pytest.raises(openai.InternalServerError) as told:
+            complete()
+    assert told.value.body["message"] == "IndexError: list index out of range"
+    assert told.value.type == "server_error"
+    assert complete().choices[0].text == ANSWER
+
+
+def test_server_that_shuts_down_is_unavailable_and_not_for_a_moment(lm):
+    ending = Service(lm)
+    ending.thread.close()
+    with pytest.raises(openai.InternalServerError, match="shutting down") as refused:
+        ending.client.completions.create(model="tiny", prompt="x")
+    assert refused.value.status_code == 503
+    assert "retry-after" not in refused.value.response.headers
+    ending.close()
 
 
 def test_many_clients_at_once_each_get_their_own_answer(service, complete):

@@ -12,7 +12,7 @@ from toolformer_core.calling import ToolCaller
 from toolformer_core.config import DecodeConfig, ExecuteConfig
 from toolformer_core.decode import Decoder, Decoding
 from toolformer_core.decoded import DecodeRequest, Finished, TextPiece
-from toolformer_core.errors import ConfigError, OverloadError
+from toolformer_core.errors import ConfigError, NotationError, OverloadError
 from toolformer_core.models import ModelRef, load_model
 from toolformer_core.serving import DecodingThread, Failed, changed_decoding
 from toolformer_core.tools.base import NO_DOCUMENT
@@ -146,23 +146,44 @@ def test_thread_cancelled_row_makes_room_at_once(thread, caller):
     assert Client(thread, "5 + 6 is").completions()[0].startswith(" [Calculator(5 + 6) -> 11]")
 
 
-def test_thread_client_that_left_before_it_was_taken_is_no_row(lm, caller):
-    opened, may_open = threading.Event(), threading.Event()
+@pytest.fixture
+def late_thread(lm, caller):
+    """Is in a step that ends when `may_go_on` is set, so that nobody has been taken."""
+    in_step, may_go_on = threading.Event(), threading.Event()
 
     class Late(Decoding):
         def step(self):
-            opened.set()
-            assert may_open.wait(60)
+            in_step.set()
+            assert may_go_on.wait(60)
             return super().step()
 
     driven = DecodingThread(lambda: Late(lm, {"Calculator": caller}), max_open=5)
-    assert opened.wait(60)
-    client = Client(driven, "3 + 4 is")
-    assert client.submission.accepted.cancel()
-    may_open.set()
+    driven.may_go_on = may_go_on
+    assert in_step.wait(60)
+    yield driven
+    may_go_on.set()
     driven.close()
-    assert driven.num_open == 0
+
+
+def test_thread_client_that_left_before_it_was_taken_is_no_row(late_thread):
+    client = Client(late_thread, "3 + 4 is")
+    assert client.submission.accepted.cancel()
+    late_thread.may_go_on.set()
+    late_thread.close()
+    assert late_thread.num_open == 0
     assert client.told.empty()
+
+
+def test_thread_close_refuses_who_has_not_been_taken(late_thread):
+    client = Client(late_thread, "3 + 4 is")
+    closing = threading.Thread(target=late_thread.close)
+    closing.start()
+    wait_until(lambda: not late_thread.is_alive)
+    late_thread.may_go_on.set()
+    closing.join()
+    with pytest.raises(OverloadError, match="shutting down"):
+        client.submission.accepted.result(60)
+    assert late_thread.num_open == 0
 
 
 def test_thread_fault_ends_the_rows_of_that_moment_and_no_later_ones(thread, caller):
@@ -172,6 +193,71 @@ def test_thread_fault_ends_the_rows_of_that_moment_and_no_later_ones(thread, cal
     caller.gate.set()
     assert Client(thread, "5 + 6 is").completions()[0].startswith(" [Calculator(5 + 6) -> 11]")
     assert thread.is_alive
+
+
+FAULTS = [IndexError, KeyError, TypeError, ValueError, MemoryError, NotationError]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_thread_any_fault_of_a_step_leaves_the_server_to_others(thread, caller, fault):
+    caller.errors = {"8 + 9": fault("oops")}
+    caller.gate.set()
+    [end] = Client(thread, "8 + 9 is").ended()
+    assert end.reason.startswith(fault.__name__)
+    assert Client(thread, "5 + 6 is").completions()[0].startswith(" [Calculator(5 + 6) -> 11]")
+
+
+@pytest.fixture
+def faulty_thread(lm, caller):
+    """Cannot take "bad", nor let a row go or close while one waits."""
+
+    class Faulty(Decoding):
+        def add(self, request):
+            if request.prompt == "bad":
+                raise TypeError("no text")
+            return super().add(request)
+
+        def cancel(self, ticket):
+            raise KeyError(ticket)
+
+    caller.ungated = {"5 + 6"}
+    driven = DecodingThread(lambda: Faulty(lm, {"Calculator": caller}), max_open=5)
+    yield driven
+    caller.gate.set()
+    driven.close()
+
+
+@pytest.mark.parametrize("prompts", [["bad"], ["3 + 4 is", "bad"]])
+def test_thread_fault_of_joining_is_told_and_leaves_the_server_to_others(faulty_thread, prompts):
+    client = Client(faulty_thread, *prompts)
+    with pytest.raises(TypeError, match="no text"):
+        client.submission.accepted.result(60)
+    assert Client(faulty_thread, "5 + 6 is").completions()[0].startswith(" [Calculator(5 + 6)")
+    assert faulty_thread.num_open == 0
+
+
+def test_thread_fault_of_leaving_leaves_the_server_to_others(faulty_thread):
+    leaving, other = Client(faulty_thread, "3 + 4 is"), Client(faulty_thread, "8 + 9 is")
+    other.submission.accepted.result(60)
+    leaving.submission.cancel()
+    assert other.ended() == [Failed("KeyError: 0")]
+    assert Client(faulty_thread, "5 + 6 is").completions()[0].startswith(" [Calculator(5 + 6)")
+    assert faulty_thread.num_open == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_thread_that_ends_for_another_error_leaves_nobody_waiting(lm):
+    class Broken(Decoding):
+        def add(self, request):
+            raise AssertionError
+
+    driven = DecodingThread(lambda: Broken(lm, {}), max_open=5)
+    client = Client(driven, "3 + 4 is")
+    with pytest.raises(RuntimeError, match="decoding has ended"):
+        client.submission.accepted.result(60)
+    driven.close()
+    assert not driven.is_alive
+    assert driven.num_open == 0
 
 
 def test_thread_close_ends_rows_and_takes_no_more(thread, caller):
