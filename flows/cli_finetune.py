@@ -41,10 +41,11 @@ def finetune(
     """Fine-tune a model on the augmented corpus of a run."""
     settings.apply_defaults()
     from flows.finetune import finetune_run
-    from flows.output import claim_output, stage_manifest
+    from flows.output import check_training_device, claim_output, stage_manifest
     from tasks.publish import read_run
 
     _check_launcher(launcher, launcher_config)
+    check_training_device(device)
     content, manifests = read_run(data)
     config = edit(parse_config(content), assignments or [])
     config = _with_options(config, model, without_calls=without_calls)

@@ -23,11 +23,13 @@ def claim_output(config: PipelineConfig, root: Path, *, update: bool) -> None:
     With `update` a folder of another configuration is taken over: shards that still fit are
     reused, index and report then show the new run.
 
-    Raises: ConfigError if it holds a run of another configuration, or is no folder.
+    Raises: ConfigError if it holds work of another configuration, or is no folder.
     """
     if root.exists() and not root.is_dir():
         raise ConfigError(f"output {root} is a file; pass a folder with --out")
-    if (root / RUN_FILE).is_file() and not update:
+    if not (root / RUN_FILE).is_file() or not _holds_work(root):
+        record_run(config, [], root)
+    elif not update:
         held = flat_settings(parse_config(read_run(root)[0]))
         wanted = flat_settings(config)
         for key in sorted({*held, *wanted}):
@@ -37,8 +39,12 @@ def claim_output(config: PipelineConfig, root: Path, *, update: bool) -> None:
                     f"{held.get(key)!r}, now {wanted.get(key)!r}; pass another --out, or --update "
                     "to go on in it (finished shards that still fit are reused)"
                 )
-    if not (root / RUN_FILE).is_file():
-        record_run(config, [], root)
+
+
+def _holds_work(root: Path) -> bool:
+    """Whether a run left shards, checkpoints or a model; one that was refused has only settings."""
+    kinds = ("*/*/*/*.parquet", "finetune/*/*/checkpoint-*", "model")
+    return any(path for kind in kinds for path in root.glob(kind))
 
 
 def name_proposer(config: PipelineConfig, runtime: Runtime) -> PipelineConfig:
@@ -66,12 +72,25 @@ def name_proposer(config: PipelineConfig, runtime: Runtime) -> PipelineConfig:
     )
 
 
+def check_training_device(device: str) -> None:
+    """Nothing, if models can be fine-tuned there.
+
+    Raises: ConfigError if not; of several GPUs the training would take the first or all.
+    """
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"--device {device}: fine-tuning takes cpu or cuda; choose a GPU with "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    check_device(device)
+
+
 def check_inputs(config: PipelineConfig, runtime: Runtime, *, annotate_only: bool) -> None:
     """Touch every input once, so that a bad one is refused before anything starts.
 
     Raises: ConfigError or CorpusError naming the input, its value and the cure.
     """
-    check_device(runtime.device)
+    (check_device if annotate_only else check_training_device)(runtime.device)
     check_tools(config.tools, runtime)
     for tool in config.tools.enabled:
         check_heuristic(per_tool(config.sample.document_heuristic, tool, "document_heuristic"))

@@ -6,7 +6,7 @@ from tasks._policies import shard_task
 from tasks.track import live_metrics
 from toolformer_core.config import FinetuneConfig, Runtime
 from toolformer_core.finetune import STAGE_VERSION, FinetuneResult
-from toolformer_core.models import ModelRef
+from toolformer_core.models import ModelRef, folder_digest
 from toolformer_core.shards import ShardRef
 from toolformer_core.training_process import FinetuneJob, launch_job, run_job
 
@@ -37,5 +37,6 @@ def finetune_shards(
 
 
 def model_is_intact(result: FinetuneResult) -> bool:
-    """Whether the tuned model's folder is there."""
-    return (Path(result.model.path) / "config.json").is_file()
+    """Whether the tuned model's folder is there and whole."""
+    model = result.model
+    return folder_digest(Path(model.path), model.dtype) == model.digest

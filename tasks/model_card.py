@@ -42,7 +42,7 @@ def describe_model(
         "fingerprint": fingerprint(config),
     }
     write_whole(folder / MODEL_FILE, json.dumps(content, indent=1))
-    write_whole(folder / CARD, str(_card(tuned, config, augmented, scores)))
+    write_whole(folder / CARD, str(_card(tuned, base, config, augmented, scores)))
     link = root / "model"
     link.unlink(missing_ok=True)
     link.symlink_to(folder.absolute().relative_to(root.absolute()))
@@ -51,6 +51,7 @@ def describe_model(
 
 def _card(
     tuned: FinetuneResult,
+    base: ModelRef,
     config: PipelineConfig,
     augmented: Path,
     scores: Sequence[Mapping[str, Any]],  # Any: as above
@@ -63,6 +64,7 @@ def _card(
     tools = read_descriptions(cassette) if cassette.is_file() else {}
     return model_card(
         config,
+        Path(base.path),
         count_texts(stage.digest, rows),
         {name: tool.version for name, tool in tools.items()},
         _training_figures(tuned),

@@ -3,7 +3,8 @@
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def record_run(config: PipelineConfig, manifests: Sequence[Path], root: Path) ->
 def read_run(root: Path) -> tuple[dict[str, Any], list[Path]]:  # Any: settings of every kind
     """Settings and manifests of the run in a folder.
 
-    Raises: ConfigError if the folder holds no run.
+    Raises: ConfigError if the folder holds no run, or its record is broken.
     """
     path = root / RUN_FILE
     if not path.is_file():
@@ -83,21 +84,36 @@ def read_run(root: Path) -> tuple[dict[str, Any], list[Path]]:  # Any: settings 
             f"{root} holds no run (no {RUN_FILE}); expected an output folder of "
             "toolformer run or toolformer annotate"
         )
-    content = json.loads(path.read_text())
-    return content["config"], [root / manifest for manifest in content["manifests"]]
+    with _whole_file(path, "delete it, or pass another folder"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return dict(content["config"]), [root / manifest for manifest in content["manifests"]]
 
 
 def read_model_description(folder: Path) -> tuple[ModelConfig, ToolsConfig, DecodeConfig] | None:
-    """Base model (and dtype), tools and decoding; None for a model that knows no tools."""
+    """Base model (and dtype), tools and decoding; None for a model that knows no tools.
+
+    Raises: ConfigError if the file is broken.
+    """
     path = folder / MODEL_FILE
     if not path.is_file():
         return None
-    content = json.loads(path.read_text())
-    return (
-        ModelConfig(name_or_path=content["base_model"], dtype=content["dtype"]),
-        ToolsConfig.model_validate(content["tools"]),
-        DecodeConfig.model_validate(content["decode"]),
-    )
+    with _whole_file(path, "restore it, or fine-tune again, which writes it"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return (
+            ModelConfig(name_or_path=content["base_model"], dtype=content["dtype"]),
+            ToolsConfig.model_validate(content["tools"]),
+            DecodeConfig.model_validate(content["decode"]),
+        )
+
+
+@contextmanager
+def _whole_file(path: Path, cure: str) -> Iterator[None]:
+    """For reading a file of ours; what it lacks becomes a line with the cure."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is broken ({type(error).__name__}: {reason}); {cure}") from error
 
 
 def write_decoding(folder: Path, decode: DecodeConfig) -> None:

@@ -51,7 +51,7 @@ from toolformer_core.training_steps import (
     ranks_higher,
 )
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 _SHORT_ROW = 256
 """Tokens up to which plain products are the faster attention on a CPU: at 200, a step of SmolLM2
 takes 13% less time than with torch's flash kernel. They keep all attention weights in memory."""
@@ -76,25 +76,29 @@ class FinetuneResult:
     curves: dict[str, Curve]
 
 
-def finetune_model(
+def finetune_model(  # noqa: PLR0913  # the last two are optional
     augmented: Sequence[AugmentedDocument],
     base: ModelRef,
     config: FinetuneConfig,
     folder: Path,
     device: str,
     report: Report | None = None,
+    plain: Sequence[AugmentedDocument] = (),
 ) -> FinetuneResult:
     """Fine-tune the base model; resumes from the newest complete checkpoint in the folder.
 
-    `report` is told the figures of each step as they come, in the main process.
+    `report` is told the figures of each step as they come, in the main process. `plain` are texts
+    without calls that are trained on besides; none of them is held out.
 
-    Raises: CorpusError if C* is empty; ConfigError if a setting does not fit the model or the data.
+    Raises: CorpusError if C* is empty; ConfigError if a setting does not fit the model or the data,
+        or the training diverges.
     """
     if not augmented:
         raise CorpusError("the augmented corpus is empty: no call was kept, nothing to train on")
     newest = newest_checkpoint(folder)
     num_steps = _steps_to_train(newest, config)
-    train, dev = split_documents(augmented, config)
+    with_calls, dev = split_documents(augmented, config)
+    train = [*with_calls, *plain]
     arguments = _arguments(config, folder, device, num_steps, has_dev=bool(dev))
     trainer = _trainer(train, dev, _loaded(base, config, device), config, arguments, report)
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
@@ -164,6 +168,7 @@ def _arguments(
         save_steps=config.eval_every_steps,
         metric_for_best_model=f"eval_{config.checkpoint_metric}" if has_dev else None,
         greater_is_better=ranks_higher(config.checkpoint_metric) if has_dev else None,
+        logging_nan_inf_filter=False,  # it would log a loss of nan as 0
         logging_steps=1,  # a mean over several steps would begin anew where a run is resumed
         average_tokens_across_devices=True,
         ddp_find_unused_parameters=False,
@@ -189,6 +194,11 @@ def _share_batch(arguments: TrainingArguments, config: FinetuneConfig) -> None:
             f"{arguments.world_size} processes; make it a multiple of them"
         )
     micro = max(n for n in range(1, config.micro_batch_size + 1) if per_process % n == 0)
+    if micro < min(config.micro_batch_size, per_process) and arguments.process_index == 0:
+        logger.warning(
+            "micro-batches of %d rows, not %d: the %d rows of a step must divide evenly",
+            *(micro, config.micro_batch_size, per_process),
+        )
     arguments.per_device_train_batch_size = arguments.per_device_eval_batch_size = micro
     arguments.gradient_accumulation_steps = per_process // micro
 
@@ -214,11 +224,13 @@ def _trainer(
     arguments: TrainingArguments,
     report: Report | None,
 ) -> StepTrainer:
-    rows = training_rows(train, _lengths(train, lm, config), config, arguments.max_steps)
+    examples = [training_example(document, lm, config) for document in train]
+    lengths = _lengths(train, examples, lm, config)
+    rows = training_rows(train, lengths, config, arguments.max_steps)
     trainer = StepTrainer(
         model=_trainable(lm, config, is_main=arguments.process_index == 0),
         args=arguments,
-        train_dataset=TrainingRows([training_example(d, lm, config) for d in train], rows),
+        train_dataset=TrainingRows(examples, rows),
         data_collator=partial(collate, pad_id=lm.document_start_id, is_packed=config.packing),
         dev=_dev_texts(dev, lm, config),
         config=config,
@@ -271,13 +283,18 @@ def _trainable(
 
 
 def _lengths(
-    train: Sequence[AugmentedDocument], lm: HFLanguageModel, config: FinetuneConfig
+    train: Sequence[AugmentedDocument],
+    examples: Sequence[TrainingExample],
+    lm: HFLanguageModel,
+    config: FinetuneConfig,
 ) -> list[int]:
     """Tokens of each text with its calls; so that the control without calls is packed alike."""
     if not config.packing:
         return []
-    with_calls = config.model_copy(update={"without_calls": False})
-    return [len(training_example(document, lm, with_calls).input_ids) for document in train]
+    if config.without_calls:
+        with_calls = config.model_copy(update={"without_calls": False})
+        examples = [training_example(document, lm, with_calls) for document in train]
+    return [len(example.input_ids) for example in examples]
 
 
 def _dev_texts(
@@ -293,7 +310,10 @@ def _dev_texts(
 
     texts = DevTexts(examples=by_length(config), plain=by_length(without_calls))
     if config.checkpoint_metric == "call_exact" and not any(e.calls for e in texts.examples):
-        raise ConfigError("finetune.checkpoint_metric call_exact: no held-out text has a call")
+        raise ConfigError(
+            "finetune.checkpoint_metric call_exact: no held-out text has a call; choose "
+            "dev_plain_loss, for the control too"
+        )
     return texts
 
 

@@ -51,21 +51,28 @@ def count_texts(fingerprint: str, documents: Iterable[AugmentedDocument]) -> Tra
 
 def model_card(
     config: PipelineConfig,
+    base_folder: Path,
     texts: TrainingTexts,
     tool_versions: Mapping[str, str],
     figures: Mapping[str, float],
     scores: Sequence[Mapping[str, Any]],  # Any: rows of ArmScore
 ) -> ModelCard:
-    """The card; `figures` are those of the training, `scores` is empty before the evaluation."""
+    """The card; `figures` are those of the training, `scores` is empty before the evaluation.
+
+    `base_folder` is the base model's, from wherever it came. The control without calls is said to
+    be one.
+    """
     base = public_name(config.model.name_or_path)
-    name = f"{Path(base).stem} with tools"
-    licence = base_licence(config.model.name_or_path)
+    is_control = config.finetune.without_calls
+    stem = base.rpartition("/")[2].removesuffix(".gguf")
+    name = f"{stem} {'control without calls' if is_control else 'with tools'}"
+    licence = base_licence(config.model.name_or_path, base_folder)
     data = ModelCardData(
         base_model=base if _HUB_ID.fullmatch(base) else None,
         library_name="transformers",
         license=licence.lower() if _LICENCE_ID.fullmatch(licence.lower()) else None,
         pipeline_tag="text-generation",
-        tags=["toolformer", "tool-use"],
+        tags=["toolformer", "control" if is_control else "tool-use"],
         model_name=name if scores else None,
         eval_results=_eval_results(scores) or None,
     )
@@ -73,7 +80,7 @@ def model_card(
         f"# {name}",
         _about(config, base),
         "## Use",
-        _USE,
+        _USE_OF_CONTROL if is_control else _USE,
         "## Tools",
         _tools(config, texts, tool_versions),
         "## Texts",
@@ -94,16 +101,17 @@ def model_card(
 
 def public_name(name: str) -> str:
     """A model or a source as others may read it: of a path of this machine only its end."""
-    return Path(name).name if Path(name).is_absolute() else name
+    path = Path(name)
+    return path.absolute().name if path.is_absolute() or path.exists() else name
 
 
-def base_licence(name: str) -> str:
-    """The licence that a model states: in its GGUF file, its README.md or its config.json."""
+def base_licence(name: str, folder: Path) -> str:
+    """The licence that a model states: in its GGUF file, or in the README.md of its folder."""
     path = Path(resolve_package_path(name))
     if path.suffix == ".gguf" and path.is_file():
         return _gguf_licence(path)
-    if (path / CARD).is_file():
-        stated = ModelCard.load(path / CARD, ignore_metadata_errors=True).data.get("license")
+    if (folder / CARD).is_file():
+        stated = ModelCard.load(folder / CARD, ignore_metadata_errors=True).data.get("license")
         return str(stated or NOT_STATED)
     return NOT_STATED
 
@@ -149,8 +157,18 @@ ordinary causal language model: it writes calls such as `[Calculator(34 + 57) ->
 after the arrow is then its own guess, not an answer of the tool."""
 
 
+_USE_OF_CONTROL = """To compare with, not to call tools: in transformers, an ordinary causal
+language model."""
+
+
 def _about(config: PipelineConfig, base: str) -> str:
     tools = ", ".join(config.tools.enabled)
+    if config.finetune.without_calls:
+        return (
+            f"The control: {base}, fine-tuned on the texts of a model that calls {tools} as "
+            "Toolformer does (Schick et al. 2023, arXiv 2302.04761), but without their calls. It "
+            "was not taught to call tools, and shows what the texts alone do."
+        )
     return (
         f"{base}, fine-tuned to call {tools} as Toolformer does (Schick et al. 2023, arXiv "
         "2302.04761): the calls in its training texts were sampled by a language model, run, and "

@@ -49,12 +49,9 @@ def split_documents(
     train: list[AugmentedDocument] = []
     dev: list[AugmentedDocument] = []
     for document in augmented:
-        (dev if _is_held_out(document.document_id, config) else train).append(document)
+        drawn = int(digest(config.seed, "dev", document.document_id), 16) / 2**64
+        (dev if drawn < config.dev_fraction else train).append(document)
     return (train, dev) if train else (dev, [])
-
-
-def _is_held_out(document_id: str, config: FinetuneConfig) -> bool:
-    return int(digest(config.seed, "dev", document_id), 16) / 2**64 < config.dev_fraction
 
 
 def plain_texts(
@@ -62,18 +59,14 @@ def plain_texts(
 ) -> list[AugmentedDocument]:
     """Texts of C without a kept call that make up plain_text_share of the training texts.
 
-    Which ones is drawn by the seed; none is held out.
+    Which ones is drawn by the seed. They come on top of the training side of `split_documents`.
 
     Raises: ConfigError if C has too few of them.
     """
     share, with_calls = config.plain_text_share, {d.document_id for d in augmented}
     num_train = len(split_documents(augmented, config)[0])
     wanted = round(share / (1 - share) * num_train)
-    candidates = (
-        document
-        for document in documents
-        if document.document_id not in with_calls and not _is_held_out(document.document_id, config)
-    )
+    candidates = (document for document in documents if document.document_id not in with_calls)
     chosen = heapq.nsmallest(
         wanted, candidates, key=lambda d: digest(config.seed, "plain", d.document_id)
     )

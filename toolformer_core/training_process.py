@@ -60,8 +60,10 @@ def run_job(job: FinetuneJob, report: Report | None = None) -> FinetuneResult:
     """Fine-tune, in this process or as one of several."""
     augmented = [row for ref in job.augmented for row in read_shard(ref, AugmentedDocument)]
     documents = (row for ref in job.documents for row in read_shard(ref, Document))
-    texts = [*augmented, *plain_texts(augmented, documents, job.config)]
-    return finetune_model(texts, job.base, job.config, job.folder, job.device, report)
+    plain = plain_texts(augmented, documents, job.config)
+    return finetune_model(
+        augmented, job.base, job.config, job.folder, job.device, report, plain=plain
+    )
 
 
 def launch_job(job: FinetuneJob, accelerate_config: Path, report: Report | None) -> FinetuneResult:

@@ -25,6 +25,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback
 
 from toolformer_core.config import FinetuneConfig
+from toolformer_core.errors import ConfigError
 from toolformer_core.training_data import TrainingExample
 from toolformer_core.training_loss import IGNORED
 
@@ -80,14 +81,34 @@ class StepTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # its forward takes num_items_in_batch
         self._dev = dev
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the figures; all processes have the same ones.
+
+        Raises: ConfigError if the training has diverged.
+        """
+        # A gradient that is not finite has spoilt the weights, though the loss was none the worse.
+        names = {"loss": "loss", "grad_norm": "norm of the gradient"}
+        names |= {f"eval_{name}": name for name in ("dev_loss", "dev_plain_loss")}
+        for key, name in names.items():
+            if not math.isfinite(logs.get(key, 0.0)):
+                raise ConfigError(
+                    f"finetune: the {name} is {logs[key]} at step {self.state.global_step}; lower "
+                    "finetune.learning_rate, or look at the base model's weights"
+                )
+        super().log(logs, start_time)
+
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # Any: as in Trainer
         """The figures of the held-out texts, with Trainer's prefix."""
         assert self._dev is not None
         loss, recall, exact = self._figures(self._dev.examples)
         plain_loss = self._figures(self._dev.plain)[0]
-        figures = {"dev_loss": loss, "dev_plain_loss": plain_loss}
-        figures |= {"call_recall": recall, "call_exact": exact}
-        metrics = {f"eval_{name}": value for name, value in figures.items() if math.isfinite(value)}
+        figures = {
+            "dev_loss": loss,
+            "dev_plain_loss": plain_loss,
+            "call_recall": recall,
+            "call_exact": exact,
+        }
+        metrics = {f"eval_{name}": value for name, value in figures.items() if value is not None}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -95,8 +116,12 @@ class StepTrainer(Trainer):
         return metrics
 
     @torch.no_grad()
-    def _figures(self, examples: Sequence[TrainingExample]) -> tuple[float, float, float]:
-        """Loss per token, call_recall and call_exact, over the texts of all processes; NaN of none.
+    def _figures(
+        self, examples: Sequence[TrainingExample]
+    ) -> tuple[float, float | None, float | None]:
+        """Loss per token, call_recall and call_exact over the texts of all processes.
+
+        Without calls there are no shares of them.
 
         All processes make equally many forward passes: a sharded model waits for every one.
         """
@@ -113,7 +138,7 @@ class StepTrainer(Trainer):
         sums = self.accelerator.reduce(sums.to(self.args.device), reduction="sum")
         nll, tokens, recalled, exact, calls = sums.tolist()
         if not calls:
-            return nll / tokens, math.nan, math.nan
+            return nll / tokens, None, None
         return nll / tokens, recalled / calls, exact / calls
 
 

@@ -7,6 +7,7 @@ from mlflow.tracking import MlflowClient
 from prefect import flow
 from transformers import AutoModelForCausalLM
 
+from flows.output import claim_output
 from tasks import track
 from tasks.track import EXPERIMENT, live_metrics, tracking_uri
 from tests.end_to_end.test_cli import assert_one_line
@@ -87,8 +88,21 @@ def test_finetune_too_few_plain_texts_are_one_line(invoke, finished, tmp_path):
         *("--set", "finetune.plain_text_share=0.95"),
     )
     assert_one_line(outcome, "finetune.plain_text_share 0.95", "lower it")
+    claim_output(finished[0].config, tmp_path / "out", update=False)  # the folder is still free
     _, [(parent, child), *_] = child_runs(finished[0].runtime)
     assert (parent.info.status, child.info.status) == ("FAILED", "FAILED")
+
+
+@pytest.mark.parametrize("command", ["finetune", "run"])
+@pytest.mark.parametrize("device", ["cuda:1", "nonsense"])
+def test_finetune_on_a_device_that_it_does_not_take_is_one_line(
+    invoke, finished, tmp_path, command, device
+):
+    project = finished[0]
+    options = {"finetune": ["--data", project.root], "run": ["--config", project.config_file]}
+    outcome = invoke(command, *options[command], "--out", tmp_path / "out", "--device", device)
+    assert_one_line(outcome, f"--device {device}: fine-tuning takes cpu or cuda")
+    assert not (tmp_path / "out").exists()
 
 
 def test_live_metrics_of_a_store_that_does_not_take_them_do_not_stop_the_run(finished):

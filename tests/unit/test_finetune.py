@@ -1,23 +1,26 @@
 """Fine-tuning: the steps, what is measured on held-out texts, checkpoints, LoRA, resuming."""
 
+import dataclasses
 import itertools
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, TrainerState, TrainingArguments
 
+from tasks.finetune import model_is_intact
 from tests.support.builders import document, filter_decision
-from toolformer_core import finetune
+from toolformer_core import finetune, training_loss
 from toolformer_core.augment import insert_calls
 from toolformer_core.config import FinetuneConfig
 from toolformer_core.errors import ConfigError, CorpusError
 from toolformer_core.finetune import finetune_model, newest_checkpoint
 from toolformer_core.models import ModelRef, folder_digest, load_model
-from toolformer_core.training_data import split_documents, training_example
+from toolformer_core.training_data import split_documents, training_example, training_rows
 from toolformer_core.training_steps import COMPLETE, _Checkpoints, is_exhausted
 
 
@@ -228,12 +231,32 @@ def test_finetune_with_recomputed_activations_gives_the_same_weights(base, undis
     assert_same_weights(undisturbed, result)
 
 
-def test_finetune_packed_trains_and_measures_held_out_texts_one_by_one(base, undisturbed, tmp_path):
-    result = tune(base, tmp_path, packing=True, max_sequence_tokens=300, learning_rate=1e-9)
-    first, expected = result.curves["dev_loss"][0][1], undisturbed.curves["dev_loss"][0][1]
-    assert first == pytest.approx(expected, rel=0.1)  # hardly trained, one not much
-    losses = [loss for _, loss in result.curves["train_loss"]]
-    assert max(losses) - min(losses) < 0.5
+def mean_nll(lm, examples):
+    """Nats per token, of one float32 pass per text."""
+    total, count = 0.0, 0
+    for example in examples:
+        ids = example.input_ids.long()
+        with torch.inference_mode():
+            logprobs_TV = lm.model(input_ids=ids[None]).logits[0].log_softmax(1)
+        total -= float(logprobs_TV[:-1].gather(1, ids[1:, None]).sum())
+        count += len(ids) - 1
+    return total / count
+
+
+def test_finetune_packed_losses_are_those_of_each_text_alone(base, undisturbed, tmp_path):
+    """Of a model that has learnt to look back, and hardly learns more. Tolerance: bfloat16."""
+    settings = {"packing": True, "max_sequence_tokens": 300, "learning_rate": 1e-9}
+    result = tune(undisturbed.model, tmp_path, **settings)
+    lm = load_model(undisturbed.model, "cpu", 512)
+    train, dev = split_documents(documents(), config())
+    examples = [training_example(text, lm, config(**settings)) for text in train]
+    rows = training_rows(train, [len(e.input_ids) for e in examples], config(**settings), 6)
+    assert max(len(row) for row in rows) > 1
+    for step, loss in result.curves["train_loss"]:
+        read = [examples[k] for row in rows[4 * step - 4 : 4 * step] for k in row]
+        assert loss == pytest.approx(mean_nll(lm, read), rel=2e-3)
+    held_out = [training_example(text, lm, config(**settings)) for text in dev]
+    assert result.curves["dev_loss"][0][1] == pytest.approx(mean_nll(lm, held_out), rel=2e-3)
 
 
 def test_finetune_control_without_calls_never_sees_one(base, undisturbed, tmp_path):
@@ -242,6 +265,65 @@ def test_finetune_control_without_calls_never_sees_one(base, undisturbed, tmp_pa
     assert set(control.curves) == {"train_loss", "dev_loss", "dev_plain_loss"}
     assert (control.num_train, control.num_dev) == (undisturbed.num_train, undisturbed.num_dev)
     assert control.model.digest != undisturbed.model.digest
+
+
+def test_finetune_plain_texts_come_on_top_of_a_tiny_corpus(base, tmp_path):
+    """Also where the split would hold out the only text with calls."""
+    [text] = documents(1)
+    many = [text, *documents(12)]
+    splits = {n: split_documents(many, config(seed=n, dev_fraction=0.5)) for n in range(20)}
+    seed = next(n for n, (_, dev) in splits.items() if text in dev)
+    plain = [dataclasses.replace(text, document_id=f"plain-{n}", calls=()) for n in range(3)]
+    settings = config(seed=seed, dev_fraction=0.5, num_steps=1)
+    result = finetune_model([text], base, settings, tmp_path, "cpu", plain=plain)
+    assert (result.num_train, result.num_dev) == (4, 0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"dev_fraction": 0}, {"packing": True}])
+def test_finetune_that_diverges_is_told_with_its_step(base, tmp_path, settings):
+    broken = tmp_path / "broken"
+    shutil.copytree(base.path, broken)
+    tensors = load_file(broken / "model.safetensors")
+    next(t for name, t in tensors.items() if "layers.0" in name).fill_(math.nan)
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    ref = dataclasses.replace(base, path=str(broken))
+    with pytest.raises(ConfigError, match=r"loss is nan at step 1; lower finetune\.learning_rate"):
+        tune(ref, tmp_path / "tuned", **settings)
+
+
+def test_finetune_whose_update_spoils_the_weights_is_told(base, tmp_path, monkeypatch):
+    """The loss was finite; the gradient was not."""
+    backward = training_loss._ChunkedLoss.backward
+
+    def overflows(ctx, *outer):
+        return backward(ctx, outer[0] * math.inf)
+
+    monkeypatch.setattr(training_loss._ChunkedLoss, "backward", staticmethod(overflows))
+    with pytest.raises(ConfigError, match="norm of the gradient is nan at step 1"):
+        tune(base, tmp_path)
+
+
+def test_finetune_micro_batch_that_does_not_divide_the_batch_is_reduced_and_logged(
+    base, tmp_path, caplog
+):
+    tune(base, tmp_path, micro_batch_size=3, num_steps=1)
+    assert "micro-batches of 2 rows, not 3: the 4 rows of a step" in caplog.text
+
+
+def test_finetune_that_had_ended_saves_a_model_that_is_not_intact_again(
+    base, undisturbed, tmp_path
+):
+    whole = tune(base, tmp_path)
+    assert model_is_intact(whole)
+    model_file = Path(whole.model.path) / "model.safetensors"
+    model_file.write_bytes(model_file.read_bytes()[:-8])
+    assert not model_is_intact(whole)
+    model_file.unlink()
+    assert not model_is_intact(whole)
+    again = tune(base, tmp_path)
+    assert again == whole
+    assert model_is_intact(again)
+    assert_same_weights(undisturbed, again)
 
 
 def test_finetune_without_held_out_texts_chooses_the_last_step(base, tmp_path):
@@ -294,7 +376,7 @@ def test_checkpoint_metric_call_exact_chooses_the_earliest_of_equals(base, tmp_p
 
 
 def test_checkpoint_metric_call_exact_without_calls_is_refused(base, tmp_path):
-    with pytest.raises(ConfigError, match="call_exact: no held-out text has a call"):
+    with pytest.raises(ConfigError, match=r"no held-out text has a call; choose dev_plain_loss"):
         tune(base, tmp_path, checkpoint_metric="call_exact", without_calls=True)
 
 

@@ -60,6 +60,7 @@ def gguf_file(path, licence):
 def card_of(config=None, scores=(), tmp_path=None):
     made = model_card(
         config or of_model("organisation/model-1.7B"),
+        tmp_path / "base",
         TEXTS,
         {"Calculator": "3"},
         {"dev loss": 1.25, "dev texts": 4},
@@ -147,6 +148,32 @@ def test_model_card_paths_of_this_machine_stay_out(tmp_path):
     assert "my-model" in card.text
 
 
+def test_model_card_of_a_hub_model_has_the_licence_of_its_downloaded_folder(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "README.md").write_text("---\nlicense: apache-2.0\n---\nText")
+    card = card_of(tmp_path=tmp_path)
+    assert card.data.license == "apache-2.0"
+    assert "organisation/model-1.7B: apache-2.0" in card.text
+
+
+def test_model_card_of_the_control_does_not_say_that_it_calls_tools(tmp_path):
+    settings = of_model("organisation/model-1.7B")
+    training = settings.finetune.model_copy(update={"without_calls": True})
+    card = card_of(settings.model_copy(update={"finetune": training}), tmp_path=tmp_path)
+    assert card.text.startswith("\n# model-1.7B control without calls\n\nThe control: organ")
+    assert "was not taught to call tools" in card.text
+    assert "toolformer generate" not in card.text
+    assert card.data.tags == ["toolformer", "control"]
+
+
+def test_model_card_of_a_folder_in_the_working_directory_names_no_hub_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    card = card_of(of_model("models/mine"), tmp_path=tmp_path)
+    assert card.data.get("base_model") is None
+    assert "models/mine" not in str(card)
+
+
 def test_public_name_keeps_what_is_no_path_of_this_machine():
     for name in ("texts/*.jsonl", "s3://bucket/texts.jsonl", WIKIPEDIA_SAMPLE, "me/model"):
         assert public_name(name) == name
@@ -171,8 +198,9 @@ def test_source_licence_of_the_settings_goes_before_that_of_the_package():
 
 
 def test_base_licence_is_read_out_of_a_gguf_file(tmp_path):
-    assert base_licence(str(gguf_file(tmp_path / "stated.gguf", "mit"))) == "mit"
-    assert base_licence(str(gguf_file(tmp_path / "silent.gguf", None))) == NOT_STATED
+    for name, licence in (("stated", "mit"), ("silent", None)):
+        file = gguf_file(tmp_path / f"{name}.gguf", licence)
+        assert base_licence(str(file), tmp_path / "converted") == (licence or NOT_STATED)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +215,7 @@ def test_base_licence_of_a_folder_is_that_of_its_readme(tmp_path, content, expec
     (tmp_path / "config.json").write_text(json.dumps({}))
     if content:
         (tmp_path / "README.md").write_text(content)
-    assert base_licence(str(tmp_path)) == expected
+    assert base_licence("organisation/model", tmp_path) == expected
 
 
 def test_count_texts_counts_documents_and_calls_by_tool():

@@ -61,6 +61,30 @@ def test_chunked_loss_and_gradients_equal_full_cross_entropy(ignored_share, has_
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
 
 
+def test_chunked_loss_in_bfloat16_is_as_exact_as_one_product():
+    """Over many chunks; a running sum in bfloat16 would lose digits at each."""
+    generator = torch.Generator().manual_seed(1)
+    hidden_BTH = torch.randn(1, 8193, 32, generator=generator).bfloat16()
+    weight_VH = (0.3 * torch.randn(500, 32, generator=generator)).bfloat16()
+    labels_BT = torch.randint(0, 500, (1, 8193), generator=generator)
+
+    def gradient(loss_of, dtype):
+        weight = weight_VH.to(dtype).requires_grad_()
+        (found,) = torch.autograd.grad(loss_of(hidden_BTH.to(dtype), weight), [weight])
+        assert found.dtype == dtype
+        return found.double()
+
+    def whole(hidden_BTH, weight_VH):
+        logits_BTV = hidden_BTH @ weight_VH.T
+        is_exact = logits_BTV.dtype == torch.float64
+        return full_loss(logits_BTV if is_exact else logits_BTV.float(), labels_BT)
+
+    exact = gradient(whole, torch.float64)
+    error = (gradient(whole, torch.bfloat16) - exact).norm()
+    chunked = gradient(lambda h, w: chunked_loss(h, w, None, labels_BT), torch.bfloat16)
+    assert (chunked - exact).norm() <= 1.3 * error
+
+
 def test_chunked_loss_of_a_frozen_head_reaches_the_hidden_states():
     head = torch.nn.Linear(16, 50).requires_grad_(False)
     hidden_BTH = torch.randn(4, 400, 16, requires_grad=True)
