@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from flows import settings
@@ -22,6 +23,10 @@ os.environ["PREFECT_HOME"] = str(_HOME / "prefect")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only wait for one another
 settings.apply_defaults()
+
+# The same examples in every run; millions of others are tried by tests/fuzz.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
