@@ -24,7 +24,7 @@ def plain_logits(lm, token_ids):
     return lm.model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0, -1]
 
 
-def feed(lm, rows, held, tokens):
+def feed_and_check(lm, rows, held, tokens):
     """Feed and compare the logits of every row with a pass over all it holds."""
     found_BV = rows.feed(tokens)
     assert len(found_BV) == len(tokens)
@@ -50,39 +50,39 @@ def test_rows_any_history_equals_one_plain_pass(lm, seed):
         if draw.random() < 0.4:
             tokens[1000 + step] = draw.choices(range(1, 300), k=draw.choice((1, 1, 30)))
         if tokens:
-            feed(lm, rows, held, tokens)
+            feed_and_check(lm, rows, held, tokens)
 
 
 def test_rows_of_one_token_that_joins_before_others_moves_none_of_their_keys(lm):
     rows, held = open_rows(lm), {}
-    feed(lm, rows, held, {0: [3, 4, 5], 1: [6, 7, 8]})
-    feed(lm, rows, held, {2: [9], 1: [5]})
-    feed(lm, rows, held, {0: [4], 1: [4], 2: [4]})
+    feed_and_check(lm, rows, held, {0: [3, 4, 5], 1: [6, 7, 8]})
+    feed_and_check(lm, rows, held, {2: [9], 1: [5]})
+    feed_and_check(lm, rows, held, {0: [4], 1: [4], 2: [4]})
 
 
 def test_rows_that_were_never_fed_may_leave(lm):
     rows, held = open_rows(lm), {}
-    feed(lm, rows, held, {0: [3, 4, 5]})
+    feed_and_check(lm, rows, held, {0: [3, 4, 5]})
     rows.leave(1)
-    feed(lm, rows, held, {0: [6]})
+    feed_and_check(lm, rows, held, {0: [6]})
 
 
 def test_rows_all_gone_start_again(lm):
     rows = open_rows(lm)
     for _ in range(2):
-        feed(lm, rows, {}, {7: [3, 4, 5], 8: [6]})
+        feed_and_check(lm, rows, {}, {7: [3, 4, 5], 8: [6]})
         rows.leave(7)
         rows.leave(8)
 
 
 def test_rows_keep_what_they_hold_while_another_grows_and_leaves(lm):
     rows, held = open_rows(lm), {}
-    feed(lm, rows, held, {0: [5] * 3, 1: list(range(1, 90))})
+    feed_and_check(lm, rows, held, {0: [5] * 3, 1: list(range(1, 90))})
     for token in range(1, 300, 40):
-        feed(lm, rows, held, {0: [token], 1: [token] * 40})
+        feed_and_check(lm, rows, held, {0: [token], 1: [token] * 40})
     rows.leave(1)
     for token in range(1, 4):
-        feed(lm, rows, held, {0: [token]})
+        feed_and_check(lm, rows, held, {0: [token]})
 
 
 def test_rows_do_not_disturb_a_tree_of_the_same_model():
