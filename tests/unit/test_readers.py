@@ -342,9 +342,7 @@ def test_files_time_out_is_no_damage() -> None:
         def open(self, path: str, mode: str) -> io.BytesIO:
             raise TimeoutError
 
-    file = InputFile(
-        system=UnreachableSystem(), path="/x.jsonl", reader=read_json_lines, compression=""
-    )
+    file = InputFile(system=UnreachableSystem(), path="/x.jsonl", reader=read_json_lines)
     with pytest.raises(TransientStorageError):
         list(FileSource((file,)).rows(MAX_ROW_BYTES))
 

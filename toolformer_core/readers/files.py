@@ -41,43 +41,37 @@ _DECOMPRESSORS: Mapping[str, Callable[[Any], Any]] = {  # Any: file-like objects
     ".zst": lambda stream: io.BufferedReader(pa.CompressedInputStream(stream, "zstd")),
 }
 _DUMP_NAME = "pages-articles"
+DAMAGE = (EOFError, zlib.error, lzma.LZMAError, ET.ParseError, pa.ArrowInvalid)
+"""What reading a damaged file raises, beside an OSError that `is_damage`."""
+
 _TRUNCATION_SIGNS = ("Truncated", "no element found", "unclosed token")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputFile:
-    """One file of a file system and how to read it."""
+class StoredFile:
+    """One file of a file system."""
 
     system: Any  # Any: an fsspec file system
     path: str
-    reader: FileReader
-    compression: str  # a suffix, "" for none
 
     @property
     def name(self) -> str:
         """Its name without the folders: paths of a machine do not belong in documents."""
         return PurePosixPath(self.path).name
 
-    def rows(self, max_row_bytes: int) -> Iterator[Row]:
-        """The rows of the file; a damaged one ends with a quarantined row.
+    @property
+    def compression(self) -> str:
+        """The suffix that says how it is compressed, "" for none."""
+        return next((suffix for suffix in _DECOMPRESSORS if self.name.lower().endswith(suffix)), "")
 
-        Raises: TransientStorageError if the file cannot be reached.
-        """
-        row_number = 0
-        try:
-            with self._open() as stream:
-                for row in self.reader(stream, self.name, max_row_bytes):
-                    row_number = row.row_number
-                    yield row
-        except (EOFError, zlib.error, lzma.LZMAError, ET.ParseError, pa.ArrowInvalid) as error:
-            yield _damaged_row(error, self.name, row_number + 1)
-        except OSError as error:
-            if not _is_damage(error):
-                raise TransientStorageError(f"corpus file {self.name}: {error}") from error
-            yield _damaged_row(error, self.name, row_number + 1)
+    @property
+    def suffix(self) -> str:
+        """The suffix that says of what kind it is, in lower case."""
+        return PurePosixPath(self.name.lower().removesuffix(self.compression)).suffix
 
     @contextmanager
-    def _open(self) -> Iterator[IO[bytes]]:
+    def open(self) -> Iterator[IO[bytes]]:
+        """The file's bytes, decompressed."""
         with ExitStack() as stack:
             stream = stack.enter_context(self.system.open(self.path, "rb"))
             decompress = _DECOMPRESSORS.get(self.compression, io.BufferedReader)
@@ -90,6 +84,36 @@ class InputFile:
             return str(self.system.checksum(self.path))
         with self.system.open(self.path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def stamp(self) -> str:
+        """Its path, size and time of change: it differs, at no cost, where the content does."""
+        info = self.system.info(self.path)
+        return f"{self.path} {info.get('size')} {info.get('mtime')}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile(StoredFile):
+    """A file of texts and how to read it."""
+
+    reader: FileReader
+
+    def rows(self, max_row_bytes: int) -> Iterator[Row]:
+        """The rows of the file; a damaged one ends with a quarantined row.
+
+        Raises: TransientStorageError if the file cannot be reached.
+        """
+        row_number = 0
+        try:
+            with self.open() as stream:
+                for row in self.reader(stream, self.name, max_row_bytes):
+                    row_number = row.row_number
+                    yield row
+        except DAMAGE as error:
+            yield _damaged_row(error, self.name, row_number + 1)
+        except OSError as error:
+            if not is_damage(error):
+                raise TransientStorageError(f"corpus file {self.name}: {error}") from error
+            yield _damaged_row(error, self.name, row_number + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,45 +132,50 @@ class FileSource:
         return fingerprint([(file.name, file.identity()) for file in self.files])
 
 
-def open_files(source: str) -> FileSource:
-    """The files named by a path, glob or fsspec URL.
+def open_files(source: str, setting: str = "corpus.sources") -> FileSource:
+    """The files of texts named by a path, glob or fsspec URL, which stands in a setting.
 
     Raises: ConfigError if there is none, one is of unknown kind, or the scheme is unknown.
+    """
+    expected = (
+        "expected a path, a glob, an fsspec URL, hf:NAME/CONFIG:SPLIT, package://PACKAGE/FILE or "
+        "reasoning-gym:TASK"
+    )
+    found = find_files(source, setting, expected)
+    return FileSource(tuple(_input_file(file, setting) for file in found))
+
+
+def find_files(source: str, setting: str, expected: str) -> tuple[StoredFile, ...]:
+    """The files named by a path, glob or fsspec URL, in the order of their paths.
+
+    Raises: ConfigError, which names the setting and what it expects, if there is none or the
+    scheme is unknown.
     """
     try:
         system, path = fsspec.core.url_to_fs(source)
     except (ValueError, ImportError) as error:
-        raise ConfigError(
-            f"corpus.sources: cannot open {source!r}: {error}; expected a path, a glob, an fsspec "
-            "URL, hf:NAME/CONFIG:SPLIT, package://PACKAGE/FILE or reasoning-gym:TASK"
-        ) from error
+        raise ConfigError(f"{setting}: cannot open {source!r}: {error}; {expected}") from error
     if system.isfile(path):
-        return FileSource((_input_file(system, path),))
+        return (StoredFile(system=system, path=path),)
     if system.isdir(path):
-        raise ConfigError(f"corpus.sources: {source!r} is a folder; name its files: '{source}/*'")
+        raise ConfigError(f"{setting}: {source!r} is a folder; name its files: '{source}/*'")
     paths = sorted(found for found in system.glob(path) if system.isfile(found))
     if not paths:
+        raise ConfigError(f"{setting}: no file matches {source!r}; {expected}")
+    return tuple(StoredFile(system=system, path=found) for found in paths)
+
+
+def _input_file(file: StoredFile, setting: str) -> InputFile:
+    reader = read_dump if _DUMP_NAME in file.name.lower() else _READERS.get(file.suffix)
+    if reader is None or (reader is read_parquet and file.compression):
         raise ConfigError(
-            f"corpus.sources: no file matches {source!r}; expected a path, a glob, an fsspec URL, "
-            "hf:NAME/CONFIG:SPLIT, package://PACKAGE/FILE or reasoning-gym:TASK"
+            f"{setting}: {file.name.lower()!r} is of unknown kind; known: {', '.join(_READERS)} "
+            f"and names with {_DUMP_NAME}, also with {', '.join(_DECOMPRESSORS)} (but not .parquet)"
         )
-    return FileSource(tuple(_input_file(system, found) for found in paths))
+    return InputFile(system=file.system, path=file.path, reader=reader)
 
 
-def _input_file(system: Any, path: str) -> InputFile:  # Any: an fsspec file system
-    name = PurePosixPath(path).name.lower()
-    compression = next((suffix for suffix in _DECOMPRESSORS if name.endswith(suffix)), "")
-    suffix = PurePosixPath(name.removesuffix(compression)).suffix
-    reader = read_dump if _DUMP_NAME in name else _READERS.get(suffix)
-    if reader is None or (reader is read_parquet and compression):
-        raise ConfigError(
-            f"corpus.sources: {name!r} is of unknown kind; known: {', '.join(_READERS)} and names "
-            f"with {_DUMP_NAME}, also with {', '.join(_DECOMPRESSORS)} (but not .parquet)"
-        )
-    return InputFile(system=system, path=path, reader=reader, compression=compression)
-
-
-def _is_damage(error: OSError) -> bool:
+def is_damage(error: OSError) -> bool:
     """Whether a decompressor raised it: only the operating system's errors have a number."""
     return type(error) in (OSError, gzip.BadGzipFile) and error.errno is None
 

@@ -42,8 +42,8 @@ class GeneratedSource:
         return fingerprint(self.task, self.parameters, version)
 
 
-def open_generated(source: str) -> GeneratedSource:
-    """The source `reasoning-gym:TASK?size=N&seed=S&other=value`.
+def open_generated(source: str, setting: str = "corpus.sources") -> GeneratedSource:
+    """The source `reasoning-gym:TASK?size=N&seed=S&other=value`, which stands in a setting.
 
     Raises: ConfigError if the package is missing, or the task or a parameter is unknown.
     """
@@ -52,19 +52,19 @@ def open_generated(source: str) -> GeneratedSource:
         from reasoning_gym.factory import DATASETS
     except ImportError as error:
         raise ConfigError(
-            f"corpus.sources: {source!r} needs reasoning-gym; run pip install reasoning-gym"
+            f"{setting}: {source!r} needs reasoning-gym; run pip install reasoning-gym"
         ) from error
     task, _, query = source.removeprefix(REASONING_GYM_SCHEME).partition("?")
     if task not in DATASETS:
         raise ConfigError(
-            f"corpus.sources: {source!r}: unknown task {task!r}; known: {', '.join(DATASETS)}"
+            f"{setting}: {source!r}: unknown task {task!r}; known: {', '.join(DATASETS)}"
         )
     try:
         parameters = _parameters(query, DATASETS[task][1])
         items = reasoning_gym.create_dataset(task, **parameters)
     except (TypeError, ValueError, AssertionError) as error:  # what the tasks refuse with
         raise ConfigError(
-            f"corpus.sources: {source!r}: {error}; expected "
+            f"{setting}: {source!r}: {error}; expected "
             f"{REASONING_GYM_SCHEME}TASK?size=N&seed=S with parameters of that task"
         ) from error
     return GeneratedSource(task, parameters, items)

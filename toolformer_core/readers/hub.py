@@ -20,6 +20,7 @@ class HubSource:
     name: str
     config: str | None  # None: a local folder, which has one configuration
     split: str
+    setting: str  # what names this source, for messages
 
     @property
     def label(self) -> str:
@@ -32,16 +33,22 @@ class HubSource:
 
         Raises: ConfigError if there is no such data set, configuration or split.
         """
-        from datasets import load_dataset
-
-        examples = self._load(load_dataset, split=self.split, streaming=True)
-        for example_index, example in enumerate(examples):
+        for example_index, example in enumerate(self.examples()):
             yield row_from_fields(
                 example,
                 source=self.label,
                 row_number=example_index + 1,
                 max_row_bytes=max_row_bytes,
             )
+
+    def examples(self) -> Iterator[dict[str, Any]]:  # Any: fields as the data set has them
+        """The examples as they are.
+
+        Raises: ConfigError if there is no such data set, configuration or split.
+        """
+        from datasets import load_dataset
+
+        yield from self._load(load_dataset, split=self.split, streaming=True)
 
     def identity(self) -> str:
         """The revision of the data set; of a folder, a digest of its files' names and times.
@@ -57,13 +64,13 @@ class HubSource:
             return load(self.name, self.config, **options)
         except (FileNotFoundError, ValueError) as error:
             message = str(error).splitlines()[0]
-            raise ConfigError(f"corpus.sources: {self.label}: {message}; {_EXPECTED}") from error
+            raise ConfigError(f"{self.setting}: {self.label}: {message}; {_EXPECTED}") from error
         except OSError as error:
-            raise TransientStorageError(f"corpus source {self.label}: {error}") from error
+            raise TransientStorageError(f"{self.setting}: {self.label}: {error}") from error
 
 
-def open_hub(source: str) -> HubSource:
-    """The source `hf:NAME/CONFIG:SPLIT`; nothing is loaded yet.
+def open_hub(source: str, setting: str = "corpus.sources") -> HubSource:
+    """The source `hf:NAME/CONFIG:SPLIT`, named by a setting; nothing is loaded yet.
 
     The configuration of a data set that has only one is often called "default".
 
@@ -73,7 +80,7 @@ def open_hub(source: str) -> HubSource:
     is_folder = path.startswith(("/", "."))
     name, _, config = path.rpartition("/")
     if not separator or not split or not (is_folder or (name and config)):
-        raise ConfigError(f"corpus.sources: {source!r} is not a data set; {_EXPECTED}")
+        raise ConfigError(f"{setting}: {source!r} is not a data set; {_EXPECTED}")
     if is_folder:
-        return HubSource(name=path, config=None, split=split)
-    return HubSource(name=name, config=config, split=split)
+        return HubSource(name=path, config=None, split=split, setting=setting)
+    return HubSource(name=name, config=config, split=split, setting=setting)

@@ -22,13 +22,13 @@ class Source(Protocol):
         ...
 
 
-def open_source(name: str) -> Source:
-    """The source of that name; its rows are not read yet.
+def open_source(name: str, setting: str = "corpus.sources") -> Source:
+    """The source of that name, which stands in a setting; its rows are not read yet.
 
     Raises: ConfigError if the name is of no known form, or names nothing.
     """
     if name.startswith(HUB_SCHEME):
-        return open_hub(name)
+        return open_hub(name, setting)
     if name.startswith(REASONING_GYM_SCHEME):
-        return open_generated(name)
-    return open_files(resolve_package_path(name))
+        return open_generated(name, setting)
+    return open_files(resolve_package_path(name), setting)
