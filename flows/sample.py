@@ -34,6 +34,7 @@ def sample(
             "proposer": config.proposer,
             "config": own,
             "num_scored_tokens": config.score.num_scored_tokens,
+            "token_weights": config.score.token_weights,
             "heuristic_digest": heuristic_digest(resolved(own.document_heuristic)),
         }
         manifests.append(

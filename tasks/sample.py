@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tasks._policies import shard_task
 from tasks.resources import ToolRef, get_annotator, get_tool
-from toolformer_core.config import ProposerConfig, Runtime, SampleConfig
+from toolformer_core.config import ProposerConfig, Runtime, SampleConfig, TokenWeights
 from toolformer_core.models import ModelRef
 from toolformer_core.records import Document, ProposedCall
 from toolformer_core.sample import STAGE_VERSION, sample_calls
@@ -20,6 +20,7 @@ def sample_shard(
     proposer: ProposerConfig,
     config: SampleConfig,
     num_scored_tokens: int,
+    token_weights: TokenWeights,
     heuristic_digest: str,
     folder: Path,
     runtime: Runtime,
@@ -35,6 +36,7 @@ def sample_shard(
         get_tool(tool),
         config,
         num_scored_tokens=num_scored_tokens,
+        token_weights=token_weights,
     )
     reasons = Counter(call.drop_reason or "proposed" for call in calls)
     return write_shard(

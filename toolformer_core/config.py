@@ -148,6 +148,7 @@ class ExecuteConfig(Settings):
 
 
 Control = Literal["wrong_result", "shuffled_result"]
+TokenWeights = Literal["linear", "flat"]
 
 
 class ScoreConfig(Settings):
@@ -156,8 +157,20 @@ class ScoreConfig(Settings):
     num_scored_tokens: int = Field(
         default=5, ge=1, le=100, description="Tokens after i that count; the paper's weights: 5."
     )
+    token_weights: TokenWeights = Field(
+        default="linear",
+        description="Of these tokens: falling as 1 - 0.2 t (linear, the paper), or alike (flat).",
+    )
+    prefix_position: Literal["before_text", "in_place"] = Field(
+        default="before_text",
+        description="Where the call z stands: before x_1 (the paper, footnote 3), or in place, "
+        "between x_i-1 and x_i, as in the texts that M is tuned on.",
+    )
     prefix_separator: str = Field(
-        default="\n", max_length=20, description="Between the prefix z and x_1. Paper: silent."
+        default="\n",
+        max_length=20,
+        description="Between the prefix z and x_1; in place z is spaced as a call in a text. "
+        "Paper: silent.",
     )
     controls: tuple[Control, ...] = Field(
         default=(),
@@ -222,6 +235,9 @@ class DecodeConfig(Settings):
         le=10_000,
         description="Tokens that the model chooses per input, calls included, results not.",
     )
+    max_words: int | None = Field(
+        default=None, ge=1, description="The answer ends when it has more words than this."
+    )
     temperature: float = Field(default=0.0, ge=0, le=5, description="0 is greedy (paper).")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus, if not greedy.")
     seed: int = Field(default=0, ge=0, description="Of the draws, if not greedy.")
@@ -232,7 +248,7 @@ class DecodeConfig(Settings):
     )
 
 
-Arm = Literal["base", "disabled", "on"]
+Arm = Literal["base", "base_c", "disabled", "on", "wrong", "few_shot"]
 
 
 class EvaluateConfig(Settings):
@@ -240,18 +256,35 @@ class EvaluateConfig(Settings):
 
     benchmarks: tuple[str, ...] = Field(
         default=("dateset", "word_problems"),
-        description="NAME for a generated set, NAME=PATH for a file.",
+        description="NAME for a generated set; NAME=PATH or NAME=hf:NAME/CONFIG:SPLIT.",
     )
     arms: tuple[Arm, ...] = Field(
         default=("base", "disabled", "on"),
         min_length=1,
-        description="base model; tuned with calls forbidden; tuned with calls.",
+        description="base: M. base_c: M fine-tuned on C without calls. disabled: M*, calls "
+        "forbidden. on: M* with tools. wrong: M* with results of other calls. few_shot: M shown "
+        "how tools are used, with tools.",
+    )
+    control: str | None = Field(
+        default=None,
+        description="Model of arm base_c, as toolformer finetune --without-calls leaves it; none: "
+        "toolformer run trains it.",
     )
     limit: int | None = Field(default=None, ge=1, description="Items per benchmark; none: all.")
+    items_per_shard: Count = Field(default=128, description="Items answered by one task.")
+    context_tokens: int = Field(
+        default=1024, ge=2, description="Window of perplexity, in tokens; the paper does not say."
+    )
     seed: int = Field(default=0, ge=0, description="Of the generated sets and the bootstrap.")
     decode: DecodeConfig = DecodeConfig()
 
     _unique = field_validator("benchmarks", "arms")(refuse_repeats)
+
+    @model_validator(mode="after")
+    def _wrong_results_come_from_on(self) -> "EvaluateConfig":
+        if "wrong" in self.arms and "on" not in self.arms:
+            raise ValueError("evaluate.arms: wrong takes the results of arm on; add on")
+        return self
 
 
 class SourceLicence(Settings):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from toolformer_core.config import ScoreConfig
+from toolformer_core.config import ScoreConfig, TokenWeights
 from toolformer_core.errors import ConfigError
 from toolformer_core.filter import filter_calls, score_calls
 from toolformer_core.lm import LanguageModel, LossRequest, TokenizedText
@@ -67,7 +67,7 @@ def explain_call(  # noqa: PLR0913  # a call, where it stands, and how it is jud
     at = _token_index(tokens, char_offset)
     last = min(at + config.num_scored_tokens, len(tokens.token_ids))
     plain = lm.token_losses([LossRequest(prefix="", tokens=tokens, first=at, last=last)])[0]
-    loss = weighted_loss(plain, config.num_scored_tokens)
+    loss = weighted_loss(plain, config.num_scored_tokens, config.token_weights)
     executed = _executed(document, tokens, at, tool, call, loss)
     everything = -math.inf  # measure all losses, whatever they are
     [scored] = score_calls(
@@ -83,6 +83,7 @@ def explain_call(  # noqa: PLR0913  # a call, where it stands, and how it is jud
             "filtering_threshold": filtering_threshold,
         },
         config.num_scored_tokens,
+        config.token_weights,
     )
 
 
@@ -114,12 +115,16 @@ def _executed(
     )
 
 
-def explanation(row: Mapping[str, Any], num_scored_tokens: int) -> Explanation:  # Any: columns
+def explanation(
+    row: Mapping[str, Any],  # Any: columns
+    num_scored_tokens: int,
+    token_weights: TokenWeights,
+) -> Explanation:
     """The explanation of a scored candidate, given as its row of the index."""
     texts: Sequence[str] = row["scored_tokens"]
     tokens = itertools.zip_longest(
         texts,
-        loss_weights(num_scored_tokens, len(texts)),
+        loss_weights(num_scored_tokens, len(texts), token_weights),
         row["token_losses_without_call"],
         row["token_losses_with_empty_result"],  # empty where not measured
         row["token_losses_with_result"],

@@ -2,8 +2,9 @@
 
     L+ = L_i(e(c, r))       L- = min( L_i(eps), L_i(e(c, eps)) )       keep iff L- - L+ >= tau_f
 
-The prefix z stands before x_1, not at i (footnote 3), and M is the model without the few-shot
-prompt. Measuring (score_calls, forward passes) is apart from deciding (filter_calls, free).
+The prefix z stands before x_1, not at i (footnote 3), unless `prefix_position` says otherwise, and
+M is the model without the few-shot prompt. Measuring (score_calls, forward passes) is apart from
+deciding (filter_calls, free).
 Losses are not negative, so L- - L+ <= L_i(eps) - L+: where that bound is below the lowest threshold
 of interest, nothing more is measured.
 Choice: z and x_1 are parted by `prefix_separator`; the paper does not say by what.
@@ -14,14 +15,13 @@ Departs: a call can also be made to beat controls, the same call with a result t
 
 import itertools
 import math
-import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from toolformer_core.config import Control, ScoreConfig
 from toolformer_core.lm import LanguageModel, LossRequest, TokenizedText
 from toolformer_core.losses import loss_reduction, weighted_loss
-from toolformer_core.notation import render_call_with_result
+from toolformer_core.notation import insertion, render_call_with_result
 from toolformer_core.records import (
     Document,
     DropReason,
@@ -29,13 +29,11 @@ from toolformer_core.records import (
     FilterDecision,
     Outcome,
     ScoredCall,
-    digest,
 )
 from toolformer_core.tools.base import Tool
+from toolformer_core.wrong_results import pool_of, shuffled_result, wrong_result
 
 STAGE_VERSION = 2
-
-RESULT_POOL_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,23 +75,28 @@ class _Scorer:
         self, results: Mapping[int, str], calls: Sequence[ExecutedCall]
     ) -> dict[int, _Measured]:
         """L_i(e(c, result)) for some of the calls, by index."""
-        requests = []
-        for k, result in results.items():
-            window, first, last = self._span(calls[k])
-            prefix = render_call_with_result(calls[k].tool, calls[k].argument, result)
-            requests.append(
-                LossRequest(
-                    prefix=prefix + self._config.prefix_separator,
-                    tokens=window,
-                    first=first,
-                    last=last,
-                )
-            )
-        found = self._lm.token_losses(requests)
+        found = self._lm.token_losses([self._request(calls[k], r) for k, r in results.items()])
+        width, weights = self._config.num_scored_tokens, self._config.token_weights
         return {
-            k: _Measured(token_losses=nll, loss=weighted_loss(nll, self._config.num_scored_tokens))
+            k: _Measured(token_losses=nll, loss=weighted_loss(nll, width, weights))
             for k, nll in zip(results, found, strict=True)
         }
+
+    def _request(self, call: ExecutedCall, result: str) -> LossRequest:
+        window, first, last = self._span(call)
+        prefix = render_call_with_result(call.tool, call.argument, result)
+        is_in_place = self._config.prefix_position == "in_place"
+        if is_in_place:
+            prefix = "".join(insertion(window.text, window.char_offsets[first], prefix))
+        else:
+            prefix += self._config.prefix_separator
+        return LossRequest(
+            prefix=prefix,
+            tokens=window,
+            first=first,
+            last=last,
+            prefix_before=first if is_in_place else 0,
+        )
 
 
 def score_calls(  # noqa: PLR0913  # the last two are optional and by name
@@ -177,42 +180,21 @@ def _scored(
 
 
 def result_pool(executed: Iterable[ExecutedCall]) -> tuple[str, ...]:
-    """Results for the control with a wrong result, in order.
-
-    The distinct results with the smallest digests: the pool depends on the calls of all shards
-    together, not on how they are parted or ordered.
-    """
-    results = {call.result for call in executed if call.outcome is Outcome.OK}
-    return tuple(sorted(results, key=lambda result: (digest(result), result))[:RESULT_POOL_SIZE])
+    """Results for the control with a wrong result: of the calls of all shards together."""
+    return pool_of(call.result for call in executed if call.outcome is Outcome.OK)
 
 
 def _control_results(
     control: Control, indices: Sequence[int], calls: Sequence[ExecutedCall], pool: Sequence[str]
 ) -> dict[int, str]:
     """A result that is not the call's own, for each call that can have one."""
-    choose: Callable[[ExecutedCall], str | None] = (
-        (lambda call: _wrong_result(call, pool)) if control == "wrong_result" else _shuffled_result
-    )
-    chosen = {k: choose(calls[k]) for k in indices}
+    chosen = {
+        k: wrong_result(calls[k].result, calls[k].candidate_id, pool)
+        if control == "wrong_result"
+        else shuffled_result(calls[k].result, calls[k].candidate_id)
+        for k in indices
+    }
     return {k: result for k, result in chosen.items() if result is not None}
-
-
-def _wrong_result(call: ExecutedCall, pool: Sequence[str]) -> str | None:
-    others = [result for result in pool if result != call.result]
-    return others[int(digest(call.candidate_id, "wrong"), 16) % len(others)] if others else None
-
-
-def _shuffled_result(call: ExecutedCall) -> str | None:
-    """The words of the result, or the characters of a single word, in another order."""
-    words = call.result.split()
-    parts, joint = (words, " ") if len(words) > 1 else (list(call.result), "")
-    if len(set(parts)) < 2:
-        return None
-    draw = random.Random(digest(call.candidate_id, "shuffled"))
-    shuffled = parts
-    while joint.join(shuffled) == joint.join(parts):
-        shuffled = draw.sample(parts, k=len(parts))
-    return joint.join(shuffled)
 
 
 def filter_calls(scored: Sequence[ScoredCall], filtering_threshold: float) -> list[FilterDecision]:

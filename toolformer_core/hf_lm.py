@@ -53,14 +53,16 @@ class HFLanguageModel(HFModel):
         release_memory()
         prefixes = {request.prefix for request in requests}
         before = {z: [self.document_start_id, *self.encode(z)] for z in prefixes}
-        groups: dict[tuple[str, TokenizedText, int], list[LossRequest]] = {}
+        groups: dict[tuple[str, TokenizedText, int, int], list[LossRequest]] = {}
         keys = []
         for k, request in enumerate(requests):
             # Cut at the front, a sequence serves one request alone.
             is_cut = len(before[request.prefix]) + request.last > self.context_tokens
-            keys.append((request.prefix, request.tokens, k if is_cut else -1))
+            keys.append(
+                (request.prefix, request.tokens, request.prefix_before, k if is_cut else -1)
+            )
             groups.setdefault(keys[-1], []).append(request)
-        sequences = [self._sequence(before[z], members) for (z, _, _), members in groups.items()]
+        sequences = [self._sequence(before[z], members) for (z, *_), members in groups.items()]
         found = dict(zip(groups, self._sequence_losses(sequences), strict=True))
         return [
             tuple(found[key].get(j, math.nan) for j in range(request.first, request.last))
@@ -68,12 +70,14 @@ class HFLanguageModel(HFModel):
         ]
 
     def _sequence(self, before: list[int], requests: Sequence[LossRequest]) -> "_Sequence":
-        """One sequence for requests of one prefix and text."""
+        """One sequence for requests of one prefix, at one place of one text."""
         scored = sorted({j for r in requests for j in range(r.first, r.last)})
         last = scored[-1] + 1 if scored else 0
         first = max(0, last + len(before) - self.context_tokens)
+        start, *prefix = before
+        token_ids, at = requests[0].tokens.token_ids, max(first, requests[0].prefix_before)
         return _Sequence(
-            token_ids=[*before, *requests[0].tokens.token_ids[first:last]],
+            token_ids=[start, *token_ids[first:at], *prefix, *token_ids[at:last]],
             scored=[j for j in scored if j >= first],
             shift=len(before) - first,
         )
@@ -145,7 +149,7 @@ class HFLanguageModel(HFModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sequence:
-    """Start token, prefix z and x up to its last scored token; x_j stands at shift + j."""
+    """Start token and x with prefix z in it, up to the last scored x_j, at shift + j."""
 
     token_ids: list[int]
     scored: list[int]  # token indices j in x

@@ -68,12 +68,18 @@ class Continuation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossRequest:
-    """Ask for the losses of x_first..x_last-1 given prefix z (before x_1) and the tokens before."""
+    """Ask for the losses of x_first..x_last-1 given prefix z and the tokens before.
+
+    z stands before x_1, or before the token `prefix_before`, which is not behind x_first.
+    Choice: z is turned into tokens on its own wherever it stands, and those of x stay as they are:
+    the same tokens are scored with and without it.
+    """
 
     prefix: str
     tokens: TokenizedText
     first: int
     last: int
+    prefix_before: int = 0
 
 
 class Reading(Protocol):

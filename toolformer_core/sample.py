@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolformer_core.config import SampleConfig, resolved
+from toolformer_core.config import SampleConfig, TokenWeights, resolved
 from toolformer_core.errors import ConfigError, NotationError
 from toolformer_core.heuristics import document_rule
 from toolformer_core.lm import (
@@ -47,6 +47,7 @@ _COUNTS = (
     "positions",
     "positions_pruned",
 )
+_Scored = tuple[int, TokenWeights]  # how many tokens have weight, and which
 _ATOM = re.compile(r"[^\W_]+(?:[.,'][^\W_]+)*")  # a word or a number, not to be split
 
 
@@ -89,6 +90,7 @@ def sample_calls(
     config: SampleConfig,
     *,
     num_scored_tokens: int,
+    token_weights: TokenWeights = "linear",
 ) -> tuple[list[ProposedCall], dict[str, int]]:
     """Sampled calls of one tool, dropped ones included with their reason, and counts.
 
@@ -113,9 +115,10 @@ def sample_calls(
             counts["documents_without_place"] += not usable
             windows += usable
     calls: dict[int, list[ProposedCall]] = {}
+    scored = (num_scored_tokens, token_weights)
     for group in _groups(windows, overhead):
         read = [windows[k] for k in group]
-        sampled, counts_of_group = _sample_windows(read, lm, tool, config, num_scored_tokens)
+        sampled, counts_of_group = _sample_windows(read, lm, tool, config, scored)
         counts.update(counts_of_group)
         for index, call in sampled:
             calls.setdefault(group[index], []).append(call)
@@ -127,7 +130,7 @@ def _sample_windows(
     lm: LanguageModel,
     tool: Tool,
     config: SampleConfig,
-    num_scored_tokens: int,
+    scored: _Scored,
 ) -> tuple[list[tuple[int, ProposedCall]], dict[str, int]]:
     """The samples of windows that are read together, each with the index of its window.
 
@@ -135,7 +138,7 @@ def _sample_windows(
     """
     places = [window.places.keys() for window in windows]
     reading = lm.read(annotation_prompt(tool), [window.tokens for window in windows], places)
-    positions, num_pruned = _positions(windows, reading, lm, config, num_scored_tokens)
+    positions, num_pruned = _positions(windows, reading, lm, config, scored)
     counts = {"positions": len(positions), "positions_pruned": num_pruned}
     return list(_sample_positions(positions, reading, tool, config)), counts
 
@@ -234,7 +237,7 @@ def _positions(
     reading: Reading,
     lm: LanguageModel,
     config: SampleConfig,
-    num_scored_tokens: int,
+    scored: _Scored,
 ) -> tuple[list[_Position], int]:
     """The chosen positions of all windows, and how many were pruned (prune_below)."""
     chosen = [
@@ -242,7 +245,7 @@ def _positions(
         for k, probabilities in enumerate(reading.start_probabilities)
         for i in choose_positions(probabilities, config)
     ]
-    requests = [_loss_request(windows[k].tokens, i, num_scored_tokens) for k, i in chosen]
+    requests = [_loss_request(windows[k].tokens, i, scored[0]) for k, i in chosen]
     positions = [
         _Position(
             window=windows[k],
@@ -250,7 +253,7 @@ def _positions(
             token_index=i,
             start_probability=reading.start_probabilities[k][i],
             token_losses=token_losses,
-            loss_without_call=weighted_loss(token_losses, num_scored_tokens),
+            loss_without_call=weighted_loss(token_losses, *scored),
         )
         for (k, i), token_losses in zip(chosen, lm.token_losses(requests), strict=True)
     ]

@@ -113,15 +113,22 @@ class ServedLanguageModel:
         return [by_index[k] if losses is None else losses for k, losses in enumerate(found)]
 
     def _scored_prompt(self, request: LossRequest) -> str:
-        end = request.tokens.char_offsets[request.last]
-        return self.config.document_start + request.prefix + request.tokens.text[:end]
+        text, offsets = request.tokens.text, request.tokens.char_offsets
+        at, end = offsets[request.prefix_before], offsets[request.last]
+        return self.config.document_start + text[:at] + request.prefix + text[at:end]
 
     def _losses(
         self, request: LossRequest, prompt: str, echoed: Mapping[int, ServedToken]
     ) -> tuple[float, ...] | None:
-        """Losses by the server's tokens; None where it is not certain which they are."""
+        """Losses by the server's tokens; None where it is not certain which they are.
+
+        In the midst of a text the server may join a prefix with its neighbours to other tokens.
+        """
         offsets = request.tokens.char_offsets
         shift = len(prompt) - offsets[request.last]
+        is_within = request.prefix_before > 0
+        if is_within and shift - len(request.prefix) + offsets[request.prefix_before] not in echoed:
+            return None
         losses = []
         for j in range(request.first, request.last):
             at, expected = shift + offsets[j], request.tokens.text[offsets[j] : offsets[j + 1]]
@@ -131,6 +138,8 @@ class ServedLanguageModel:
             if not covering or not expected:  # inside a character there is more than one token
                 return None
             if (covering[0].char_offset, covering[0].text) != (at, expected):
+                if is_within:
+                    return None
                 raise ConfigError(
                     f"proposer.scores: {self.client.model} does not cut the text at {expected!r} "
                     "as the base model does; set proposer.scores=false"

@@ -129,8 +129,15 @@ class Annotator:
         )
 
     def _sampled(self, documents: Sequence[Document], lm: LanguageModel) -> list[ProposedCall]:
-        width = self.score.num_scored_tokens
-        return sample_calls(documents, lm, self.tool, self.sample, num_scored_tokens=width)[0]
+        calls, _ = sample_calls(
+            documents,
+            lm,
+            self.tool,
+            self.sample,
+            num_scored_tokens=self.score.num_scored_tokens,
+            token_weights=self.score.token_weights,
+        )
+        return calls
 
     def _scored(
         self, executed: Sequence[ExecutedCall], documents: Sequence[Document], pool: Sequence[str]

@@ -40,6 +40,15 @@ CONFIG = SampleConfig(
     look_ahead_guard=False,
     seed=3,
 )
+SCORE = ScoreConfig()
+ABLATIONS = [
+    ScoreConfig(token_weights=weights, prefix_position=position)
+    for weights, position in (
+        ("flat", "before_text"),
+        ("linear", "in_place"),
+        ("flat", "in_place"),
+    )
+]
 
 
 def load(folder, token_budget=4096):
@@ -68,12 +77,14 @@ def reference(lm):
     return [call for text in DOCUMENTS for call in annotator.calls(text)]
 
 
-def annotate(lm, documents, config=CONFIG, tool=None, prune_below=0.0):
+def annotate(lm, documents, config=CONFIG, tool=None, score=SCORE, prune_below=0.0):
     tool = tool or Reverser()
     by_id = {text.document_id: text for text in documents}
-    proposed, _ = sample_calls(documents, lm, tool, config, num_scored_tokens=5)
+    proposed, _ = sample_calls(
+        documents, lm, tool, config, num_scored_tokens=5, token_weights=score.token_weights
+    )
     executed = execute_calls(proposed, by_id, ToolCaller(tool, ExecuteConfig()))
-    return score_calls(executed, by_id, lm, tool, ScoreConfig(), prune_below=prune_below)
+    return score_calls(executed, by_id, lm, tool, score, prune_below=prune_below)
 
 
 def assert_equal(scored, reference, prune_below=0.0):
@@ -148,6 +159,23 @@ def test_annotator_pruning_keeps_the_same_calls(lm, reference):
     everything = annotate(lm, DOCUMENTS)
     assert len(pruned) < len(everything) or any(c.loss_with_empty_result is None for c in pruned)
     assert kept(pruned, threshold) == kept(everything, threshold)
+
+
+@pytest.mark.parametrize("score", ABLATIONS, ids=lambda s: f"{s.token_weights}-{s.prefix_position}")
+def test_annotator_ablated_losses_and_kept_calls_equal_the_reference(lm, reference, score):
+    annotator = ReferenceAnnotator(lm, Reverser(), CONFIG, score)
+    by_id = {text.document_id: text for text in DOCUMENTS}
+    slow = [
+        annotator.scored(by_id[c.document_id], c.token_index, c.argument, c.result)
+        for c in reference
+    ]
+    scored = annotate(lm, DOCUMENTS, score=score)
+    assert_equal(scored, slow)
+    threshold = threshold_between(slow)
+    config = CONFIG.model_copy(update={"prune_below": threshold})
+    pruned = annotate(lm, DOCUMENTS, config, score=score, prune_below=threshold)
+    assert kept(pruned, threshold) == kept(scored, threshold)
+    assert len(kept(scored, threshold)) == sum(c.margin >= threshold for c in slow)
 
 
 @pytest.mark.parametrize("token_budget", [16, 300, 100_000])

@@ -142,6 +142,24 @@ def test_echoing_server_losses_equal_the_local_ones(echoing, tiny):
         assert row == pytest.approx(reference, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("after", "prefix"),
+    [
+        (" 91", " [Calculator(34 + 57) -> 91]"),
+        ("ght", "an"),  # the server joins it with what stands before: it is measured here
+        ("ght", "t"),  # and with what comes behind
+    ],
+)
+def test_echoing_server_losses_behind_a_call_in_the_text_equal_the_local_ones(
+    echoing, tiny, after, prefix
+):
+    tokens = tiny.tokenize(TEXT)
+    at = tokens.char_offsets.index(TEXT.index(after))
+    request = LossRequest(prefix=prefix, tokens=tokens, first=at, last=at + 5, prefix_before=at)
+    found, expected = echoing.token_losses([request]), tiny.token_losses([request])
+    assert found[0] == pytest.approx(expected[0], abs=1e-4)
+
+
 def test_echoing_server_start_probabilities_equal_the_local_ones(echoing, tiny):
     tokens = [tiny.tokenize(text) for text in (TEXT, "5 + 6 = 11", "3 \U0001f600 and 4.")]
     places = [

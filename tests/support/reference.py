@@ -68,9 +68,14 @@ def reference_positions(
     return sorted(chosen)
 
 
-def reference_weights(num_available: int) -> list[float]:
-    """w_t = w~_t / sum w~_s with w~_t = max(0, 1 - 0.2 t), over the tokens that exist."""
+def reference_weights(num_available: int, kind: str = "linear") -> list[float]:
+    """w_t = w~_t / sum w~_s with w~_t = max(0, 1 - 0.2 t), over the tokens that exist.
+
+    Flat: w~_t = 1 for the first five.
+    """
     raw = [max(0.0, 1 - 0.2 * t) for t in range(num_available)]
+    if kind == "flat":
+        raw = [1.0 if t < 5 else 0.0 for t in range(num_available)]
     total = math.fsum(raw)
     return [weight / total for weight in raw]
 

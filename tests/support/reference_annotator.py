@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from tests.support.reference import reference_places, reference_positions, reference_weights
-from toolformer_core.config import SampleConfig
+from toolformer_core.config import SampleConfig, ScoreConfig
 from toolformer_core.errors import NotationError, ToolInputRejected
 from toolformer_core.notation import END, parse_call, render_call_with_result
 from toolformer_core.records import Document, digest
@@ -28,6 +28,7 @@ class ReferenceCall:
     document_id: str
     token_index: int
     argument: str
+    result: str
     loss_without_call: float
     loss_with_empty_result: float
     loss_with_result: float
@@ -41,8 +42,8 @@ class ReferenceCall:
 class ReferenceAnnotator:
     """The paper's steps for one tool."""
 
-    def __init__(self, lm, tool, config: SampleConfig) -> None:
-        self.lm, self.tool, self.config = lm, tool, config
+    def __init__(self, lm, tool, config: SampleConfig, score: ScoreConfig | None = None) -> None:
+        self.lm, self.tool, self.config, self.score = lm, tool, config, score or ScoreConfig()
         self.model = copy.deepcopy(lm.model).double()
 
     @torch.inference_mode()
@@ -87,10 +88,7 @@ class ReferenceAnnotator:
     def sample(self, document: Document, i: int, m: int) -> str | None:
         """The m-th sample at i up to its closing bracket; None if it does not close."""
         tokens = self.lm.tokenize(document.text)
-        at = tokens.char_offsets[i]
-        left, right = document.text[:at], document.text[at:]
-        is_open = not left or left[-1].isspace()
-        space = " " if (not right or right[0].isspace()) and not is_open else ""
+        space, _ = spaces_at(document.text, tokens.char_offsets[i])
         opening = f"{space}[{self.tool.name}(" if self.config.force_tool_name else f"{space}["
         ids = [*self.prompt_ids(tokens.token_ids, i), *self.lm.encode(opening)]
         parts = ("sample", self.tool.name, document.document_id, i, m)
@@ -116,16 +114,22 @@ class ReferenceAnnotator:
                 return token
         return len(sharpened) - 1
 
-    def loss(self, document: Document, i: int, prefix: str) -> float:
-        """L_i(z) with z before x_1."""
-        token_ids = self.lm.tokenize(document.text).token_ids
-        before = [self.lm.document_start_id, *self.lm.encode(prefix)]
+    def loss(self, document: Document, i: int, call: str) -> float:
+        """L_i(z), where z is the call (or nothing) before x_1, or in the text at i."""
+        tokens = self.lm.tokenize(document.text)
+        token_ids = tokens.token_ids
+        before, after = [self.lm.document_start_id], []
+        if call and self.score.prefix_position == "before_text":
+            before += self.lm.encode(f"{call}\n")
+        elif call:
+            left, right = spaces_at(document.text, tokens.char_offsets[i])
+            after = self.lm.encode(f"{left}{call}{right}")
         total = 0.0
-        weights = reference_weights(len(token_ids) - i)
+        weights = reference_weights(len(token_ids) - i, self.score.token_weights)
         for j, weight in zip(range(i, len(token_ids)), weights, strict=True):
             if weight > 0:
-                probabilities = self.probabilities_after([*before, *token_ids[:j]])
-                total -= weight * float(probabilities[token_ids[j]].log())
+                seen = [*before, *token_ids[:i], *after, *token_ids[i:j]]
+                total -= weight * float(self.probabilities_after(seen)[token_ids[j]].log())
         return total
 
     def calls(self, document: Document) -> Iterator[ReferenceCall]:
@@ -141,19 +145,21 @@ class ReferenceAnnotator:
                     result = self.tool.call(argument, context_of(document))
                 except ToolInputRejected:
                     continue
-                name, separator = self.tool.name, "\n"
-                yield ReferenceCall(
-                    document_id=document.document_id,
-                    token_index=i,
-                    argument=argument,
-                    loss_without_call=self.loss(document, i, ""),
-                    loss_with_empty_result=self.loss(
-                        document, i, render_call_with_result(name, argument, "") + separator
-                    ),
-                    loss_with_result=self.loss(
-                        document, i, render_call_with_result(name, argument, result) + separator
-                    ),
-                )
+                yield self.scored(document, i, argument, result)
+
+    def scored(self, document: Document, i: int, argument: str, result: str) -> ReferenceCall:
+        """The call at i with its losses."""
+        name = self.tool.name
+        empty, full = (render_call_with_result(name, argument, r) for r in ("", result))
+        return ReferenceCall(
+            document_id=document.document_id,
+            token_index=i,
+            argument=argument,
+            result=result,
+            loss_without_call=self.loss(document, i, ""),
+            loss_with_empty_result=self.loss(document, i, empty),
+            loss_with_result=self.loss(document, i, full),
+        )
 
     def argument(self, text: str | None) -> str | None:
         """The argument of a sample that is a call of the tool."""
@@ -164,6 +170,15 @@ class ReferenceAnnotator:
         if call is None or call.tool != self.tool.name or call.result is not None:
             return None
         return call.argument.strip()
+
+
+def spaces_at(text: str, at: int) -> tuple[str, str]:
+    """The spaces that a call needs before and after it, to be parted from its neighbours."""
+    left, right = text[:at], text[at:]
+    starts = not left or left[-1].isspace()
+    if not right or right[0].isspace():
+        return ("" if starts else " ", "")
+    return ("", " " if starts else "")
 
 
 class Reverser:

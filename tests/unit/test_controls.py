@@ -8,9 +8,10 @@ import pytest
 from tests.support.builders import document, executed_call, scored_call
 from tests.support.scripted_lm import ScriptedLM
 from toolformer_core.config import ScoreConfig
-from toolformer_core.filter import RESULT_POOL_SIZE, filter_calls, result_pool, score_calls
+from toolformer_core.filter import filter_calls, result_pool, score_calls
 from toolformer_core.records import DropReason, Outcome
 from toolformer_core.tools.calculator import Calculator
+from toolformer_core.wrong_results import POOL_SIZE
 
 TEXT = "Of 34 and 57 the sum is 91 ."  # tokens: Of 34 and 57 the sum is 91 .
 DOCUMENTS = {"document-1": document(text=TEXT)}
@@ -108,7 +109,7 @@ def test_controls_with_pruning_keep_the_same_calls(threshold):
 def test_result_pool_does_not_depend_on_shards_or_order():
     calls = [call(candidate_id=str(n), result=str(n % 150)) for n in range(400)]
     pool = result_pool(calls)
-    assert len(pool) == RESULT_POOL_SIZE
+    assert len(pool) == POOL_SIZE
     shuffled = random.Random(0).sample(calls, k=len(calls))
     assert result_pool(shuffled) == pool
     assert result_pool([*calls, call(result="no", outcome=Outcome.EMPTY)]) == pool

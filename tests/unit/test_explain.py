@@ -15,6 +15,7 @@ from toolformer_core.tools.calculator import Calculator
 TEXT = "Of 34 and 57 the sum is 91 ."  # tokens: Of 34 and 57 the sum is 91 .
 WITH_RESULT = ("[Calculator(34 + 57) -> 91]\n", TEXT)
 WITH_EMPTY_RESULT = ("[Calculator(34 + 57) -> ]\n", TEXT)
+CONFIG = ScoreConfig()
 LM = ScriptedLM(
     losses={
         ("", TEXT): [9, 9, 9, 9, 9, 3, 3, 6, 3],
@@ -24,11 +25,9 @@ LM = ScriptedLM(
 )
 
 
-def explain(char_offset, *, lm=LM, threshold=0.5, text=TEXT, result="91"):
-    call = ("34 + 57", result)
-    return explain_call(
-        document(text=text), char_offset, Calculator(), call, lm, ScoreConfig(), threshold
-    )
+def explain(char_offset, *, lm=LM, threshold=0.5, config=CONFIG):
+    call = ("34 + 57", "91")
+    return explain_call(document(text=TEXT), char_offset, Calculator(), call, lm, config, threshold)
 
 
 def test_explain_call_losses_and_weights_by_hand():
@@ -46,6 +45,21 @@ def test_explain_call_losses_and_weights_by_hand():
     assert found.loss_with_result == pytest.approx(4 * 3 / 9)
     assert found.loss_reduction == pytest.approx(3 - 4 * 3 / 9)
     assert (found.kept, found.reason, found.is_right) == (True, None, True)
+
+
+def test_explain_call_in_place_with_flat_weights_by_hand():
+    lm = ScriptedLM(
+        losses={
+            ("", TEXT): [9] * 7 + [6, 3],
+            (" [Calculator(34 + 57) -> ]", TEXT): [9] * 7 + [4, 3],
+            (" [Calculator(34 + 57) -> 91]", TEXT): [9] * 7 + [0, 2],
+        }
+    )
+    found = explain(23, lm=lm, config=ScoreConfig(token_weights="flat", prefix_position="in_place"))
+    assert [t.weight for t in found.tokens] == [0.5, 0.5]
+    losses = (found.loss_without_call, found.loss_with_empty_result, found.loss_with_result)
+    assert losses == (4.5, 3.5, 1.0)
+    assert found.loss_reduction == 2.5
 
 
 def test_explain_call_below_the_threshold_gives_the_reason():

@@ -8,7 +8,8 @@ import pytest
 from tests.support.builders import document, executed_call, scored_call
 from tests.support.reference import reference_verdict
 from tests.support.scripted_lm import ScriptedLM
-from toolformer_core.config import ScoreConfig
+from toolformer_core.augment import augment_documents, example_cutoffs
+from toolformer_core.config import AugmentConfig, ScoreConfig
 from toolformer_core.filter import filter_calls, score_calls
 from toolformer_core.records import DropReason, Outcome
 from toolformer_core.tools.calculator import Calculator
@@ -16,6 +17,7 @@ from toolformer_core.tools.calculator import Calculator
 TEXT = "Of 34 and 57 the sum is 91 ."  # tokens: Of 34 and 57 the sum is 91 .
 DOCUMENTS = {"document-1": document(text=TEXT)}
 CONFIG = ScoreConfig()
+IN_PLACE = ScoreConfig(prefix_position="in_place")
 WITH_RESULT = "[Calculator(34 + 57) -> 91]\n"
 WITH_EMPTY_RESULT = "[Calculator(34 + 57) -> ]\n"
 
@@ -51,6 +53,61 @@ def test_score_calls_separator_parts_prefix_and_text():
     lm = ScriptedLM(losses={("[Calculator(34 + 57) -> 91] || ", TEXT): [2] * 9})
     [scored] = score(lm, call_at(1), config=ScoreConfig(prefix_separator=" || "))
     assert scored.loss_with_result == pytest.approx(2)
+
+
+class Recorder:
+    """A model whose every loss is 1 nat; remembers what was asked."""
+
+    context_tokens = ScriptedLM().context_tokens
+    tokenize = staticmethod(ScriptedLM().tokenize)
+
+    def __init__(self):
+        self.asked = []
+
+    def token_losses(self, requests):
+        self.asked.extend(requests)
+        return [(1.0,) * (r.last - r.first) for r in requests]
+
+
+@pytest.mark.parametrize(
+    ("token_index", "expected"),
+    [(7, " [Calculator(34 + 57) -> 91]"), (0, "[Calculator(34 + 57) -> 91] ")],
+)
+def test_score_calls_in_place_put_the_call_where_training_does(token_index, expected):
+    recorder = Recorder()
+    [scored] = score(recorder, call_at(token_index), config=IN_PLACE)
+    request = recorder.asked[0]
+    assert (request.prefix, request.prefix_before) == (expected, token_index)
+    at = request.tokens.char_offsets[token_index]
+    augmented = TEXT[:at] + request.prefix + TEXT[at:]
+    [decision] = filter_calls([scored], 0.0)
+    config = AugmentConfig()
+    [trained_on] = augment_documents(
+        [DOCUMENTS["document-1"]], [decision], example_cutoffs([decision], config), config
+    )
+    assert trained_on.augmented_text == augmented
+
+
+def test_score_calls_in_place_of_a_window_see_the_window_alone():
+    recorder = Recorder()
+    # The window " and 57 the sum is 91 ." starts with a space, and nothing is seen before it.
+    window = {"window_start": 2, "window_end": 9}
+    score(recorder, call_at(2, **window), call_at(7, **window), config=IN_PLACE)
+    first, later = recorder.asked[:2]
+    assert (first.prefix, first.prefix_before) == ("[Calculator(34 + 57) -> 91]", 0)
+    assert (later.prefix, later.prefix_before) == (" [Calculator(34 + 57) -> 91]", 5)
+
+
+def test_score_calls_flat_weights_by_hand():
+    lm = ScriptedLM(
+        losses={
+            (WITH_RESULT, TEXT): [50, 3, 1, 0, 0, 1, 50, 50, 50],
+            (WITH_EMPTY_RESULT, TEXT): [50, 3, 1, 0, 2, 4, 50, 50, 50],
+        }
+    )
+    [scored] = score(lm, call_at(1), config=ScoreConfig(token_weights="flat"))
+    assert scored.loss_with_result == pytest.approx((3 + 1 + 1) / 5)
+    assert scored.loss_with_empty_result == pytest.approx((3 + 1 + 2 + 4) / 5)
 
 
 def test_score_calls_loss_without_call_is_taken_from_sampling():

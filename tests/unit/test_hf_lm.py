@@ -50,10 +50,12 @@ def reference_logits(model, token_ids):
 
 
 def reference_losses(lm, model64, request):
+    token_ids, at = request.tokens.token_ids, request.prefix_before
     ids = [
         lm.document_start_id,
+        *token_ids[:at],
         *lm.encode(request.prefix),
-        *request.tokens.token_ids[: request.last],
+        *token_ids[at : request.last],
     ]
     logprobs_TV = reference_logits(model64, ids).log_softmax(-1)
     width = request.last - request.first
@@ -65,10 +67,11 @@ def loss_requests(lm):
     prefixes = ("", "[Calculator(34 + 57) -> 91]\n", "[Calendar() -> ]\n")
     spans = [(0, 5), (3, 7), (7, 7), (2, 6)]
     requests = [
-        LossRequest(prefix=prefix, tokens=t, first=first, last=last)
+        LossRequest(prefix=prefix, tokens=t, first=first, last=last, prefix_before=at)
         for prefix in prefixes
         for t in tokens
         for first, last in spans
+        for at in sorted({0, first // 2, first})
     ]
     whole = [LossRequest(prefix="", tokens=t, first=0, last=len(t.token_ids)) for t in tokens]
     return requests + whole
@@ -125,6 +128,25 @@ def test_token_losses_longer_than_the_context_see_as_far_back_as_fits(tiny_gpt2_
         width = b - a
         expected = [-float(logprobs_TV[t - 1, ids[t]]) for t in range(len(ids) - width, len(ids))]
         assert row == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("num_between", [0, 2, 300])
+def test_token_losses_in_place_of_a_long_text_see_as_far_back_as_fits(
+    tiny_gpt2_folder, num_between
+):
+    lm = load(tiny_gpt2_folder)
+    tokens, prefix = lm.tokenize(" ".join(TEXTS * 16)), " [Calculator(34 + 57) -> 91]"
+    z = lm.encode(prefix)
+    first, last = lm.context_tokens + 20, lm.context_tokens + 25
+    at = first - num_between
+    [found] = lm.token_losses(
+        [LossRequest(prefix=prefix, tokens=tokens, first=first, last=last, prefix_before=at)]
+    )
+    ids = [*tokens.token_ids[:at], *z, *tokens.token_ids[at:last]]
+    seen = [lm.document_start_id, *ids[len(ids) - lm.context_tokens + 1 :]]
+    logprobs_TV = reference_logits(lm.model, seen).log_softmax(-1)
+    expected = [-float(logprobs_TV[t - 1, seen[t]]) for t in range(len(seen) - 5, len(seen))]
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_token_losses_behind_a_prefix_that_fills_the_context_are_nan(tiny_gpt2_folder):

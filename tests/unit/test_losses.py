@@ -27,6 +27,13 @@ def test_loss_weights_near_the_end_are_renormalised(num_available, expected):
     assert loss_weights(5, num_available) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("num_available", "expected"), [(9, [1 / 5] * 5), (5, [1 / 5] * 5), (2, [1 / 2] * 2), (0, [])]
+)
+def test_loss_weights_flat_are_all_alike_and_sum_to_one(num_available, expected):
+    assert loss_weights(5, num_available, "flat") == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("num_available", range(8))
 def test_loss_weights_equal_the_formula(num_available):
     expected = reference_weights(num_available)[:5]
@@ -38,6 +45,12 @@ def test_weighted_loss_by_hand():
     # (5 * 3.0 + 4 * 1.5 + 3 * 0.6 + 2 * 0.9 + 1 * 2.4) / 15
     #   = (15.0 + 6.0 + 1.8 + 1.8 + 2.4) / 15 = 27.0 / 15 = 1.8 nats
     assert weighted_loss([3.0, 1.5, 0.6, 0.9, 2.4, 99.0], 5) == pytest.approx(1.8, rel=1e-12)
+
+
+def test_weighted_loss_flat_by_hand():
+    # (3.0 + 1.5 + 0.6 + 0.9 + 2.4) / 5 = 8.4 / 5 = 1.68 nats; the sixth token has no weight.
+    nll = [3.0, 1.5, 0.6, 0.9, 2.4, 99.0]
+    assert weighted_loss(nll, 5, "flat") == pytest.approx(1.68, rel=1e-12)
 
 
 def test_weighted_loss_of_equal_losses_is_that_loss():

@@ -271,6 +271,21 @@ def test_sample_calls_prune_skips_positions_with_a_small_loss():
     assert (counts["positions"], counts["positions_pruned"]) == (3, 1)
 
 
+def test_sample_calls_prune_by_flat_weights():
+    lm = ScriptedLM(
+        start_probabilities=probabilities(0, 4),
+        losses={("", TEXT): [2, 0, 0, 0, 0, 0, 0, 0, 2.6]},
+    )
+    config = settings(prune_below=0.5)
+    flat, _ = sample_calls(
+        [DOCUMENT], lm, Calculator(), config, num_scored_tokens=5, token_weights="flat"
+    )
+    linear, _ = sample_calls([DOCUMENT], lm, Calculator(), config, num_scored_tokens=5)
+    # Flat: 2 / 5 < 0.5 at 0, and 2.6 / 5 at 4; linear: 5 * 2 / 15 > 0.5, and 2.6 / 15.
+    assert {c.token_index: c.loss_without_call for c in flat} == {4: pytest.approx(0.52)}
+    assert {c.token_index: c.loss_without_call for c in linear} == {0: pytest.approx(2 / 3)}
+
+
 def test_sample_calls_prune_keeps_a_loss_that_is_nan():
     calls, _ = pruned_run(prune_below=0.5)
     assert math.isnan(calls[1].loss_without_call)

@@ -100,6 +100,20 @@ def test_annotator_any_sharding_gives_the_same_trials():
     assert one_by_one.trials == everything.run(DOCUMENTS).trials
 
 
+def test_annotator_weighs_losses_as_the_settings_say():
+    text = " ".join(["34"] * 20)
+    lm = ScriptedLM(
+        start_probabilities={text: [0.5 if i in (2, 8, 9) else 0.0 for i in range(21)]},
+        losses={("", text): [3 if j % 5 == 0 else 0 for j in range(20)]},
+    )
+    flat = ScoreConfig(token_weights="flat")
+    tried = replace(annotator(), lm=lm, score=flat).run([document(text=text)])
+    # One in five losses is 3, so that their plain mean is 0.6 wherever it begins.
+    losses = [trial.loss_without_call for trial in tried.trials]
+    assert losses == pytest.approx([0.6] * len(losses))
+    assert len(losses) == 3 * 4
+
+
 def test_annotator_time_and_size_are_those_of_all_stages():
     tried = annotator().run(DOCUMENTS)
     assert min(tried.seconds_reading, tried.seconds_sampling, tried.seconds_scoring) > 0
