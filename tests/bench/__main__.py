@@ -12,7 +12,8 @@ work. Ours then scores the calls that the literal version found, and the kept se
 
 memory: peak memory of `toolformer annotate` on a corpus and on one ten times as large.
 search, translation: the tools against other ways; faults: tools that ail;
-serve: many clients at once; finetune: a training step; see these modules.
+serve: many clients at once; finetune: a training step; perplexity: against the harness; index: ten
+million calls in DuckDB; see these modules. device: what a GPU gives, a module of its own.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import settings
-from tests.bench import decode, faults, finetune, search, serve, translation
+from tests.bench import decode, faults, finetune, index, perplexity, search, serve, translation
 from tests.bench.baselines import Found, TokenCounter, annotate
 from toolformer_core.calling import ToolCaller
 from toolformer_core.config import CorpusConfig, ExecuteConfig, SampleConfig, ScoreConfig
@@ -338,6 +339,8 @@ def main() -> None:
         "decode": decode,
         "faults": faults,
         "finetune": finetune,
+        "index": index,
+        "perplexity": perplexity,
         "search": search,
         "serve": serve,
         "translation": translation,

@@ -38,6 +38,7 @@ TORCH_MODULES = (
     "decode",
     "decode_choice",
     "finetune",
+    "perplexity",
     "training_data",
     "training_loss",
     "training_process",
@@ -61,6 +62,7 @@ RULES = (
     Rule("deployments/", ("toolformer_core", "tasks", "mlflow", "duckdb", "torch", "transformers")),
     Rule("", ("duckdb",), besides=("tasks/index.py",)),
     Rule("", ("mlflow",), besides=("tasks/track.py", "tasks/register.py")),
+    Rule("", ("lm_eval",), besides=("tasks/harness.py",)),
     Rule("", ("torch", "transformers"), besides=TORCH_FILES),
     Rule(
         "",
