@@ -40,6 +40,11 @@ def calibrate_calls(
         )
     check_device(runtime.device)
     items = load_benchmark(benchmark, limit, _SEED)
+    if items.kind != "answer":
+        raise ConfigError(
+            f"benchmark {items.name} has no right answers; calibrate-calls needs one that has, as "
+            "dateset"
+        )
     described = describe(model)
     reference = resolve_model(described.tuned, runtime.home)
     found = calibrate_decode(
@@ -49,6 +54,7 @@ def calibrate_calls(
         {
             tool.name: get_caller(tool, ExecuteConfig(), runtime.tool_calls)
             for tool in tool_refs(described.tools, runtime)
+            if tool.name not in items.barred_tools
         },
         described.decode,
         target_call_rate,

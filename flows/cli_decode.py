@@ -15,6 +15,7 @@ from flows.options import (
     SetOption,
     ToolsOption,
     TunedOption,
+    UpdateOption,
 )
 from toolformer_core.errors import ConfigError
 
@@ -147,24 +148,46 @@ def serve(
 def evaluate(
     model: TunedOption,
     benchmark: Annotated[
-        list[str] | None, typer.Option(help="NAME or NAME=PATH; repeatable.")
+        list[str] | None,
+        typer.Option(help="NAME, NAME=PATH or NAME=hf:NAME/CONFIG:SPLIT; repeatable."),
     ] = None,
-    arms: Annotated[str, typer.Option(help="Of base, disabled, on; by commas.")] = "disabled,on",
+    arms: Annotated[
+        str, typer.Option(help="Of base, base_c, disabled, on, wrong, few_shot; by commas.")
+    ] = "base,disabled,on",
+    control: Annotated[
+        str | None, typer.Option(help="Model of arm base_c: see finetune --without-calls.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Items per benchmark.")] = None,
     assignments: SetOption = None,
     out: OutOption = None,
+    update: UpdateOption = False,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a tuned model against its controls."""
     settings.apply_defaults()
-    from flows.inference import evaluate_model
+    from flows.inference import evaluate_model, evaluation_config
+    from flows.output import claim_output
     from flows.show import print_scores
+    from tasks.report import PAGE
+    from toolformer_core.models import check_device
 
-    runtime = build_runtime(out or settings.home() / "evaluate", device)
-    chosen = {"benchmarks": benchmark, "arms": split_names(arms), "limit": limit}
-    scores = evaluate_model(model, chosen, assignments or [], runtime)
+    root = out or settings.home() / "evaluate"
+    runtime = build_runtime(root, device)
+    check_device(device)
+    chosen = {
+        "benchmarks": benchmark,
+        "arms": split_names(arms),
+        "limit": limit,
+        "control": control,
+    }
+    config = evaluation_config(model, chosen, assignments or [])
+    # Without --out the folder is that of all evaluations.
+    claim_output(config, root, update=update or out is None)
+    settings.show_progress()
+    scores = evaluate_model(model, config, runtime)
     print_json(scores) if as_json else print_scores(scores)
+    typer.echo(f"report: {root / PAGE}", err=True)
 
 
 def add_commands(app: typer.Typer) -> None:

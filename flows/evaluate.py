@@ -1,46 +1,127 @@
-"""Evaluate: every benchmark under every arm."""
+"""Evaluate: every benchmark under every arm, in parts."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
 from flows._stage import map_stage
+from flows.finetune import close_failed
 from tasks._policies import MODEL_RUNNER
-from tasks.evaluate import benchmark_digest, evaluate_shard, score_shards
-from tasks.publish import load_stage
+from tasks.evaluate import Part, evaluate_shard, score_shards
+from tasks.prepare import prepare_tools
+from tasks.publish import describe_run, load_stage
+from tasks.report import index_run, write_evaluation
 from tasks.resources import ToolRef
-from toolformer_core.config import EvaluateConfig, ExecuteConfig, Runtime
+from tasks.track import finish_tracking, start_tracking, track_scores, track_stage
+from toolformer_core.benchmarks.registry import benchmark_digest, load_benchmark
+from toolformer_core.config import (
+    Arm,
+    DecodeConfig,
+    EvaluateConfig,
+    ExecuteConfig,
+    PipelineConfig,
+    Runtime,
+)
+from toolformer_core.evaluate import CALLING_ARMS, arm_decoding, takes_part
 from toolformer_core.models import ModelRef
+
+_SECTIONS = ("model", "tools", "execute", "evaluate")  # of the settings, those that matter here
+
+Cell = dict[str, Any]  # Any: arguments of evaluate_shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestants:
+    """The models that are compared: M, M*, and M fine-tuned on C without calls."""
+
+    base: ModelRef
+    tuned: ModelRef
+    control: ModelRef | None = None
+
+    def of(self, arm: Arm) -> ModelRef:
+        """The model of an arm."""
+        if arm == "base_c":
+            assert self.control is not None, "an arm without a model is refused before"
+            return self.control
+        return self.base if arm in ("base", "few_shot") else self.tuned
 
 
 @flow(name="evaluate", flow_run_name="evaluate", task_runner=MODEL_RUNNER)
 def evaluate(
-    base: ModelRef,
-    tuned: ModelRef,
+    models: Contestants,
     tools: list[ToolRef],
     config: EvaluateConfig,
     execute: ExecuteConfig,
     runtime: Runtime,
-) -> tuple[Path, list[dict[str, Any]]]:
-    """The manifest of answered items, and the evaluation table."""
-    inputs = [
-        {
-            "benchmark": spec,
-            "benchmark_digest": benchmark_digest(spec),
-            "arm": arm,
-            "model": base if arm == "base" else tuned,
-        }
-        for spec in config.benchmarks
-        for arm in config.arms
-    ]
-    settings = {
-        "tools": tools,
-        # One cell does not depend on which others are run.
-        "config": config.model_copy(update={"benchmarks": (), "arms": ("on",)}),
-        "execute": execute,
-    }
-    manifest = map_stage(
-        "evaluate", "all", evaluate_shard, inputs, settings, runtime.root, runtime=runtime
-    )
-    return manifest, score_shards(list(load_stage(manifest).shards), config)
+) -> tuple[list[Path], list[dict[str, Any]]]:
+    """The manifests of answered items, and the evaluation table."""
+    cells = list(_cells(models, tools, config, execute))
+    plain = [cell for cell in cells if cell["arm"] != "wrong"]
+    wrong = [cell for cell in cells if cell["arm"] == "wrong"]
+    manifests = [_map("all", plain, runtime)]
+    if wrong:
+        done = load_stage(manifests[0]).shards
+        for cell in wrong:
+            cell["answered"] = [
+                shard
+                for other, shard in zip(plain, done, strict=True)
+                if other["arm"] == "on" and other["part"].spec == cell["part"].spec
+            ]
+        manifests.append(_map("wrong", wrong, runtime))
+    shards = [shard for manifest in manifests for shard in load_stage(manifest).shards]
+    return manifests, score_shards(shards, config)
+
+
+def _cells(
+    models: Contestants, tools: Sequence[ToolRef], config: EvaluateConfig, execute: ExecuteConfig
+) -> Iterator[Cell]:
+    """The arguments of every task: a cell depends on no other, and on no setting it has no use for.
+
+    Perplexity calls nothing, and arms without tools do not change with them.
+    """
+    for spec in config.benchmarks:
+        benchmark = load_benchmark(spec, config.limit, config.seed)
+        reads = benchmark.kind == "perplexity"
+        decode = config.decode.model_copy(update={"max_words": benchmark.max_words})
+        digest, num_items = benchmark_digest(spec, config.seed), len(benchmark.items)
+        allowed = [tool for tool in tools if tool.name not in benchmark.barred_tools]
+        for arm in (arm for arm in config.arms if takes_part(arm, benchmark.kind)):
+            calls = arm in CALLING_ARMS
+            for first in range(0, num_items, config.items_per_shard):
+                last = min(first + config.items_per_shard, num_items)
+                yield {
+                    "part": Part(
+                        spec=spec, digest=digest, seed=config.seed, first=first, last=last
+                    ),
+                    "arm": arm,
+                    "model": models.of(arm),
+                    "tools": allowed if calls else [],
+                    "decode": DecodeConfig() if reads else arm_decoding(arm, decode),
+                    "execute": execute if calls else ExecuteConfig(),
+                    "context_tokens": config.context_tokens if reads else 0,
+                    "answered": [],
+                }
+
+
+def _map(name: str, cells: Sequence[Cell], runtime: Runtime) -> Path:
+    return map_stage("evaluate", name, evaluate_shard, cells, {}, runtime.root, runtime=runtime)
+
+
+@flow(name="evaluate-run", on_failure=[close_failed], on_crashed=[close_failed])
+def evaluate_run(
+    models: Contestants, config: PipelineConfig, runtime: Runtime
+) -> list[dict[str, Any]]:
+    """The evaluation table of models that are there already, tracked and reported."""
+    tracking = start_tracking(config, runtime, _SECTIONS)
+    tools = prepare_tools(config.tools, runtime)
+    answered, scores = evaluate(models, tools, config.evaluate, config.execute, runtime)
+    track_stage(tracking, "evaluate", answered, runtime)
+    track_scores(tracking, scores, runtime)
+    index = index_run(answered, config, runtime.root)
+    links = {"tuned model": models.tuned.path, **describe_run(config, runtime, tracking)}
+    report = write_evaluation(index, config, scores, links, runtime.root)
+    finish_tracking(tracking, index, report, runtime)
+    return scores

@@ -5,16 +5,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows.evaluate import evaluate
+from flows.evaluate import Contestants, evaluate_run
 from tasks.inference import TunedModel, describe
-from tasks.prepare import tool_refs
 from toolformer_core.benchmarks.registry import load_benchmark
-from toolformer_core.config import EvaluateConfig, PipelineConfig, Runtime
+from toolformer_core.config import CorpusConfig, EvaluateConfig, PipelineConfig, Runtime
 from toolformer_core.decode import Decoder
 from toolformer_core.decoded import Event, Generation
+from toolformer_core.errors import ConfigError
 from toolformer_core.models import resolve_model
 from toolformer_core.overrides import edit, parse_config
-from toolformer_core.presets import demo
 from toolformer_core.tools.base import NO_DOCUMENT
 
 
@@ -33,22 +32,40 @@ def generation_figures(generation: Generation) -> dict[str, Any]:  # Any: JSON
     }
 
 
-def evaluate_model(
-    model: Path, chosen: Mapping[str, Any], assignments: Sequence[str], runtime: Runtime
-) -> list[dict[str, Any]]:
-    """The evaluation table of a tuned model; rows as in ArmScore.
+def evaluation_config(
+    model: Path, chosen: Mapping[str, Any], assignments: Sequence[str]
+) -> PipelineConfig:
+    """What `toolformer evaluate` runs: the model's own tools and decoding, then what is chosen.
 
-    Raises: ConfigError for an unknown benchmark, arm or setting.
+    Raises: ConfigError for a setting, a benchmark or an arm that will not do.
     """
     described = describe(model)
-    content = demo().model_dump(mode="json")
-    content["evaluate"] = EvaluateConfig(decode=described.decode).model_dump(mode="json")
+    content = PipelineConfig(
+        corpus=CorpusConfig(),
+        model=described.base,
+        tools=described.tools,
+        evaluate=EvaluateConfig(decode=described.decode),
+    ).model_dump(mode="json")
     content["evaluate"] |= {name: value for name, value in chosen.items() if value is not None}
     config: PipelineConfig = edit(parse_config(content), assignments)
     for spec in config.evaluate.benchmarks:
         load_benchmark(spec, 1, config.evaluate.seed)
-    tuned = resolve_model(described.tuned, runtime.home)
-    reference = resolve_model(described.base, runtime.home)
-    refs = tool_refs(described.tools, runtime)
-    _, scores = evaluate(reference, tuned, refs, config.evaluate, config.execute, runtime)
-    return scores
+    if "base_c" in config.evaluate.arms and config.evaluate.control is None:
+        raise ConfigError(
+            "evaluate.arms: base_c has no model; make one with toolformer finetune "
+            "--without-calls and pass it with --control"
+        )
+    return config
+
+
+def evaluate_model(model: Path, config: PipelineConfig, runtime: Runtime) -> list[dict[str, Any]]:
+    """The evaluation table of a tuned model; rows as in ArmScore."""
+    tuned = describe(model).tuned
+    control = config.evaluate.control
+    named = tuned.model_copy(update={"name_or_path": control})
+    models = Contestants(
+        base=resolve_model(config.model, runtime.home),
+        tuned=resolve_model(tuned, runtime.home),
+        control=resolve_model(named, runtime.home) if control else None,
+    )
+    return evaluate_run(models, config, runtime)

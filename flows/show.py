@@ -85,15 +85,18 @@ def print_scores(scores: Sequence[Mapping[str, Any]]) -> None:
     table = Table(title="Evaluation (95% bootstrap intervals)", title_justify="left")
     for name in ("benchmark", "arm"):
         table.add_column(name)
-    for name in ("value", "interval", "n", "call rate", "malformed"):
+    for name in ("value", "interval", "n", "to disabled", "p", "call rate", "malformed"):
         table.add_column(name, justify="right")
     for s in scores:
+        is_compared = s["difference"] is not None
         table.add_row(
             s["benchmark"],
             s["arm"],
             f"{s['value']:.3f}",
             f"{s['low']:.3f} .. {s['high']:.3f}",
             str(s["n"]),
+            f"{s['difference']:+.3f}" if is_compared else "-",
+            "-" if s["p_value"] is None else f"{s['p_value']:.2g}",
             f"{s['call_rate']:.2f}",
             f"{s['malformed_rate']:.2f}",
         )

@@ -1,70 +1,108 @@
-"""Evaluate: one benchmark and one arm in, its answered items out."""
+"""Evaluate: some items of a benchmark and one arm in, the answered items out."""
 
-import hashlib
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tasks._policies import effect_task, shard_task
 from tasks.resources import ToolRef, get_caller, get_model
 from toolformer_core.benchmarks.registry import load_benchmark
-from toolformer_core.config import Arm, EvaluateConfig, ExecuteConfig, Runtime
-from toolformer_core.evaluate import STAGE_VERSION, evaluate_arm, score_arm
+from toolformer_core.calling import Caller
+from toolformer_core.config import Arm, DecodeConfig, EvaluateConfig, ExecuteConfig, Runtime
+from toolformer_core.evaluate import STAGE_VERSION, Contestant, evaluate_items, score_arms
 from toolformer_core.models import ModelRef
-from toolformer_core.records import EvaluatedItem
+from toolformer_core.records import EvaluatedItem, Outcome
 from toolformer_core.shards import ShardRef, read_shard, write_shard
+from toolformer_core.wrong_results import WrongCaller, pool_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some neighbouring items of a benchmark; `digest` identifies the benchmark's content."""
+
+    spec: str
+    digest: str
+    seed: int
+    first: int
+    last: int
+
+    @property
+    def identity(self) -> str:
+        """What a cache key takes of it: not where the benchmark's file lies."""
+        name = self.spec.partition("=")[0]
+        return f"{name}-{self.digest}-{self.first}-{self.last}"
 
 
 @shard_task("evaluate", STAGE_VERSION, tag="gpu")
 def evaluate_shard(
-    benchmark: str,
-    benchmark_digest: str,
+    part: Part,
     arm: Arm,
     model: ModelRef,
     tools: list[ToolRef],
-    config: EvaluateConfig,
+    decode: DecodeConfig,
     execute: ExecuteConfig,
+    context_tokens: int,
+    answered: list[ShardRef],
     folder: Path,
     runtime: Runtime,
 ) -> ShardRef:
-    """Every item of the benchmark answered by the arm's model."""
-    items = evaluate_arm(
-        get_model(model, runtime.device, runtime.token_budget),
-        load_benchmark(benchmark, config.limit, config.seed),
-        arm,
-        # No clock: an item without a date must not be answered differently tomorrow.
-        {tool.name: get_caller(tool, execute, runtime.tool_calls) for tool in tools},
-        config.decode,
+    """The items answered by the arm's model; `answered` are those whose results arm wrong gives."""
+    benchmark = load_benchmark(part.spec, part.last, part.seed)
+    # No clock: an item without a date must not be answered differently tomorrow.
+    callers: dict[str, Caller] = {
+        tool.name: get_caller(tool, execute, runtime.tool_calls) for tool in tools
+    }
+    if arm == "wrong":
+        results = _results(answered)
+        callers = {
+            name: WrongCaller(caller, pool_of(results.get(name, ())))
+            for name, caller in callers.items()
+        }
+    contestant = Contestant(
+        arm=arm,
+        model=model.digest,
+        lm=get_model(model, runtime.device, runtime.token_budget),
+        tools=callers,
+        decode=decode,
+        context_tokens=context_tokens,
     )
-    name = f"{benchmark.partition('=')[0]}-{arm}"
+    items = evaluate_items(
+        contestant, replace(benchmark, items=benchmark.items[part.first : part.last])
+    )
+    name = f"{benchmark.name}-{arm}"
     return write_shard(
         items,
         EvaluatedItem,
-        folder / f"{name}.parquet",
-        shard_index=0,
+        folder / f"{name}-{part.first:06d}.parquet",
+        shard_index=part.first,
         counts={f"{name}:items": len(items)},
     )
 
 
-def benchmark_digest(spec: str) -> str:
-    """Digest of a benchmark's file, or of what generates it beside its settings."""
-    name, _, path = spec.partition("=")
-    if path:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-    return version("reasoning-gym") if name == "word_problems" else ""
+def _results(answered: Sequence[ShardRef]) -> dict[str, set[str]]:
+    """What each tool has answered in some shards."""
+    found: dict[str, set[str]] = {}
+    for shard in answered:
+        for item in read_shard(shard, EvaluatedItem):
+            for call in item.calls:
+                if call.outcome is Outcome.OK:
+                    found.setdefault(call.tool, set()).add(call.result)
+    return found
 
 
 @effect_task
 def score_shards(shards: list[ShardRef], config: EvaluateConfig) -> list[dict[str, Any]]:
     """The evaluation table, one row per benchmark and arm (keys of ArmScore)."""
-    metrics = {
-        spec.partition("=")[0]: load_benchmark(spec, 1, config.seed).metric
-        for spec in config.benchmarks
-    }
-    scored = [read_shard(shard, EvaluatedItem) for shard in shards]
-    return [
-        asdict(score_arm(items, metrics[items[0].benchmark], config.seed))
-        for items in scored
-        if items
-    ]
+    by_benchmark: dict[str, list[EvaluatedItem]] = {}
+    for shard in shards:
+        for item in read_shard(shard, EvaluatedItem):
+            by_benchmark.setdefault(item.benchmark, []).append(item)
+    table = []
+    for spec in config.benchmarks:
+        benchmark = load_benchmark(spec, 1, config.seed)
+        items = by_benchmark.get(benchmark.name, [])
+        items.sort(key=lambda item: config.arms.index(item.arm))
+        scores = score_arms(items, benchmark.metric, benchmark.kind, config.seed)
+        table += [asdict(score) for score in scores]
+    return table

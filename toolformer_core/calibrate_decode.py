@@ -9,11 +9,13 @@ Choice: thresholds are tried at given call rates, since a probability that is hi
 low for another. At the same call rate a threshold is preferred to a rank, which moves more.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from tqdm import tqdm
 
 from toolformer_core.benchmarks.base import Benchmark, BenchmarkItem
@@ -22,8 +24,9 @@ from toolformer_core.calling import Caller
 from toolformer_core.config import DecodeConfig
 from toolformer_core.decode_choice import is_call_start
 from toolformer_core.errors import ConfigError
-from toolformer_core.evaluate import bootstrap_interval, evaluate_arm
+from toolformer_core.evaluate import Contestant, evaluate_items
 from toolformer_core.hf_lm import HFLanguageModel
+from toolformer_core.intervals import bootstrap_interval
 from toolformer_core.records import digest
 
 RANKS = (1, 3, 10)
@@ -180,13 +183,11 @@ def _answered(
     config: DecodeConfig,
 ) -> list[float]:
     """Whether each of the items is answered rightly with tools, 1 or 0."""
-    part = Benchmark(
-        name=benchmark.name,
-        metric=benchmark.metric,
-        items=tuple(items),
-        is_right=benchmark.is_right,
+    contestant = Contestant(
+        arm="on", model="", lm=lm, tools=tools, decode=config, context_tokens=lm.context_tokens
     )
-    return [item.score for item in evaluate_arm(lm, part, "on", tools, config)]
+    part = dataclasses.replace(benchmark, items=tuple(items))
+    return [item.score for item in evaluate_items(contestant, part)]
 
 
 def _score(
@@ -196,7 +197,7 @@ def _score(
     halves = []
     for part in (slice(0, len(right) // 2), slice(len(right) // 2, None)):
         num_items, num_calling = len(right[part]), sum(calls[part])
-        low, high = bootstrap_interval(right[part], _SEED)
+        low, high = bootstrap_interval([right[part]], np.mean, _SEED)
         gain = sum(right[part]) - sum(plain[part])
         halves.append(
             HalfScore(

@@ -95,6 +95,10 @@ class Row:
             self.held = self.held[: min(found)]
             self.finish_reason = "stop"
             return self.release()
+        limit = self.request.config.max_words
+        if limit is not None and len((self.answer + self.held).split()) > limit:
+            self.finish_reason = "length"
+            return self.release()
         return self.release(_begun_stop(self.held, stops))
 
     def release(self, num_held: int = 0) -> str:

@@ -101,7 +101,10 @@ def demo() -> PipelineConfig:
             seed=7,
         ),
         evaluate=EvaluateConfig(
-            limit=32, seed=7, decode=DecodeConfig(call_top_k=10, max_calls=1, max_new_tokens=32)
+            arms=("base", "disabled", "on", "wrong", "few_shot"),
+            limit=32,
+            seed=7,
+            decode=DecodeConfig(call_top_k=10, max_calls=1, max_new_tokens=32),
         ),
         licences=(SourceLicence(source=WIKIPEDIA_SAMPLE, licence="CC-BY-SA-3.0 (Wikipedia)"),),
     )

@@ -175,19 +175,40 @@ class AugmentedDocument:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatedCall:
+    """One call made while an item was answered; only one with outcome ok stands in the text."""
+
+    tool: str
+    argument: str
+    result: str
+    outcome: Outcome
+    char_offset: int  # in the completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatedItem:
-    """One benchmark item answered by one arm."""
+    """One benchmark item answered by one arm.
+
+    `score` is 1 or 0; of perplexity the mean loss in nats of `weight` tokens, else the weight is 1.
+    """
 
     benchmark: str
     arm: str
+    model: str  # digest
+    call_top_k: int  # 0 where calls are off
     item_id: str
     prompt: str
     completion: str
+    answer: str  # without calls
     gold: tuple[str, ...]
-    score: float  # 1 right, 0 wrong
+    score: float
+    weight: int
     num_calls: int
     num_malformed: int
-    calls: tuple[str, ...]
+    calls: tuple[EvaluatedCall, ...]
+    num_prompt_tokens: int
+    num_tokens: int  # generated, results included
+    tool_seconds: float = field(metadata={"volatile": True})
     latency_seconds: float = field(metadata={"volatile": True})
 
 

@@ -16,12 +16,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 import tasks
 from tasks._policies import ContentKey, is_transient, run_one, run_shards, shard_task
+from tasks.evaluate import Part
 from tasks.resources import ToolRef
 from tests.support.builders import document
 from toolformer_core.config import (
     AugmentConfig,
     CorpusConfig,
-    EvaluateConfig,
+    DecodeConfig,
     ExecuteConfig,
     FinetuneConfig,
     ProposerConfig,
@@ -253,6 +254,11 @@ def tool_ref(digest="t", source="{}"):
     return ToolRef(name="Calculator", digest=digest, source=source)
 
 
+def part(**fields):
+    defaults = {"spec": "asdiv=/one/asdiv.jsonl", "digest": "d", "seed": 0, "first": 0, "last": 4}
+    return Part(**{**defaults, **fields})
+
+
 # Parameter name -> (a value, one that gives the same result, others that do not).
 SHARD = (shard_ref(), shard_ref(path="two.parquet"), [shard_ref("b")])
 SHARDS = ([shard_ref()], [shard_ref(path="two.parquet")], [[shard_ref("b")], [shard_ref()] * 2])
@@ -264,15 +270,19 @@ VALUES = {
     "scored": SHARD,
     "decisions": SHARDS,
     "augmented": SHARDS,
+    "earlier": SHARDS,
     "model": MODEL,
     "base": MODEL,
     "tool": (tool_ref(), tool_ref(source="two"), [tool_ref("u")]),
     "tools": ([tool_ref()], [tool_ref(source="two")], [[tool_ref("u")], []]),
     "content_digest": ("c", "c", ["d"]),
-    "benchmark": ("dateset", "dateset", ["word_problems"]),
-    "benchmark_digest": ("", "", ["x"]),
+    "part": (part(), part(spec="asdiv=/two/asdiv.jsonl"), [part(last=9), part(digest="e")]),
+    "decode": (DecodeConfig(), DecodeConfig(), [DecodeConfig(call_top_k=3)]),
+    "context_tokens": (64, 64, [65]),
+    "answered": SHARDS,
     "arm": ("on", "on", ["base", "disabled"]),
     "num_scored_tokens": (5, 5, [4]),
+    "token_weights": ("linear", "linear", ["flat"]),
     "heuristic_digest": ("", "", ["source"]),
     "proposer": (
         ProposerConfig(),
@@ -299,7 +309,6 @@ CONFIGS = {
     "score_shard": (ScoreConfig(), ScoreConfig(prefix_separator=" ")),
     "augment_shard": (AugmentConfig(), AugmentConfig(max_calls_per_document=1)),
     "finetune_shards": (FinetuneConfig(), FinetuneConfig(seed=5)),
-    "evaluate_shard": (EvaluateConfig(), EvaluateConfig(seed=5)),
 }
 
 

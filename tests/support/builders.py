@@ -17,6 +17,7 @@ from toolformer_core.records import (
     CallSpan,
     Document,
     DropReason,
+    EvaluatedCall,
     EvaluatedItem,
     ExecutedCall,
     FilterDecision,
@@ -173,19 +174,38 @@ def augmented_document(**fields: Fields) -> AugmentedDocument:
     return build(AugmentedDocument, defaults, **fields)
 
 
+def evaluated_call(**fields: Fields) -> EvaluatedCall:
+    """A call that was answered."""
+    defaults = {
+        "tool": "Calculator",
+        "argument": "3 + 4",
+        "result": "7",
+        "outcome": Outcome.OK,
+        "char_offset": 1,
+    }
+    return build(EvaluatedCall, defaults, **fields)
+
+
 def evaluated_item(**fields: Fields) -> EvaluatedItem:
     """A benchmark item answered rightly with one call."""
     defaults = {
         "benchmark": "word_problems",
         "arm": "on",
+        "model": "tuned",
+        "call_top_k": 10,
         "item_id": "item-1",
         "prompt": "How many are 3 and 4? The answer is",
-        "completion": " 7.",
+        "completion": " [Calculator(3 + 4) -> 7] 7.",
+        "answer": " 7.",
         "gold": ("7",),
         "score": 1.0,
+        "weight": 1,
         "num_calls": 1,
         "num_malformed": 0,
-        "calls": ("[Calculator(3 + 4) -> 7]",),
+        "calls": (evaluated_call(),),
+        "num_prompt_tokens": 12,
+        "num_tokens": 15,
+        "tool_seconds": 0.01,
         "latency_seconds": 0.2,
     }
     return build(EvaluatedItem, defaults, **fields)

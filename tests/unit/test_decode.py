@@ -349,6 +349,17 @@ def test_stream_text_before_a_call_comes_before_it(lm):
     assert kinds[first_call + 1] == "CallFinished"
 
 
+@pytest.mark.parametrize("max_words", [1, 3])
+def test_generate_max_words_ends_the_answer_behind_the_last_whole_one(lm, max_words):
+    (unlimited,) = generate(lm, ["3 + 4 is"], call_top_k=1, max_new_tokens=30)
+    (generation,) = generate(lm, ["3 + 4 is"], call_top_k=1, max_new_tokens=30, max_words=max_words)
+    words = unlimited.answer.split()
+    assert len(words) > max_words
+    assert generation.answer.split()[:max_words] == words[:max_words]
+    assert len(generation.answer.split()) == max_words + 1
+    assert generation.finish_reason == "length"
+
+
 @pytest.mark.parametrize(
     ("stop", "answer"), [((". 5",), " 7"), (("is.", "6 is"), " 7. 5 + "), (("nowhere",), None)]
 )
