@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.evaluate import Contestants, evaluate_run
+from flows.output import check_evaluation, control_model
 from tasks.inference import TunedModel, describe
-from toolformer_core.benchmarks.registry import load_benchmark
 from toolformer_core.config import CorpusConfig, EvaluateConfig, PipelineConfig, Runtime
 from toolformer_core.decode import Decoder
 from toolformer_core.decoded import Event, Generation
@@ -48,8 +48,7 @@ def evaluation_config(
     ).model_dump(mode="json")
     content["evaluate"] |= {name: value for name, value in chosen.items() if value is not None}
     config: PipelineConfig = edit(parse_config(content), assignments)
-    for spec in config.evaluate.benchmarks:
-        load_benchmark(spec, 1, config.evaluate.seed)
+    check_evaluation(config.evaluate)
     if "base_c" in config.evaluate.arms and config.evaluate.control is None:
         raise ConfigError(
             "evaluate.arms: base_c has no model; make one with toolformer finetune "
@@ -62,10 +61,9 @@ def evaluate_model(model: Path, config: PipelineConfig, runtime: Runtime) -> lis
     """The evaluation table of a tuned model; rows as in ArmScore."""
     tuned = describe(model).tuned
     control = config.evaluate.control
-    named = tuned.model_copy(update={"name_or_path": control})
     models = Contestants(
         base=resolve_model(config.model, runtime.home),
         tuned=resolve_model(tuned, runtime.home),
-        control=resolve_model(named, runtime.home) if control else None,
+        control=resolve_model(control_model(tuned, control), runtime.home) if control else None,
     )
     return evaluate_run(models, config, runtime)

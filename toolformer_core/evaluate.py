@@ -22,6 +22,7 @@ from toolformer_core.calling import Caller
 from toolformer_core.config import Arm, DecodeConfig
 from toolformer_core.decode import Decoder
 from toolformer_core.decoded import Generation
+from toolformer_core.errors import ConfigError
 from toolformer_core.few_shot import few_shot_prefix
 from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.intervals import Array, bootstrap_interval, mcnemar, weighted_mean
@@ -84,6 +85,9 @@ def takes_part(arm: Arm, kind: Kind) -> bool:
 
 def arm_decoding(arm: Arm, decode: DecodeConfig) -> DecodeConfig:
     """The settings that the arm depends on; those of calls are neutral where there are none."""
+    if arm == "few_shot":
+        # Choice: a threshold on p(<API>) belongs to the tuned model; M has another scale.
+        return decode.model_copy(update={"call_threshold": None})
     if arm in CALLING_ARMS:
         return decode
     return DecodeConfig(
@@ -116,13 +120,28 @@ def _answered(contestant: Contestant, benchmark: Benchmark) -> list[EvaluatedIte
     contexts = [
         CallContext(document_id=item.item_id, url=None, date=item.date) for item in benchmark.items
     ]
+    prompts = [shown + item.prompt for item in benchmark.items]
+    _check_lengths(contestant, benchmark, prompts)
     started = time.perf_counter()
-    generations = decoder.generate([shown + item.prompt for item in benchmark.items], contexts)
+    generations = decoder.generate(prompts, contexts)
     latency = (time.perf_counter() - started) / max(1, len(contexts))
     return [
         _answer_record(contestant, benchmark, item, generation, latency)
         for item, generation in zip(benchmark.items, generations, strict=True)
     ]
+
+
+def _check_lengths(contestant: Contestant, benchmark: Benchmark, prompts: Sequence[str]) -> None:
+    """Refuse a benchmark that the model cannot take whole: arms are compared on the same items."""
+    lm = contestant.lm
+    for item, prompt in zip(benchmark.items, prompts, strict=True):
+        num_tokens = len(lm.encode(prompt)) + 1
+        if num_tokens >= lm.context_tokens:
+            raise ConfigError(
+                f"benchmark {benchmark.name}, item {item.item_id}, arm {contestant.arm}: a prompt "
+                f"of {num_tokens} tokens; the model takes {lm.context_tokens}; leave out the item, "
+                "or the arm"
+            )
 
 
 def _answer_record(

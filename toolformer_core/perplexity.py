@@ -2,8 +2,8 @@
 
 Choice: disabled means the plain likelihood of a text, "[" included. The paper forbids <API> while
 decoding and does not say what that does to likelihoods; without "[" a text that has one would have
-none. A long text is cut into windows as by lm-evaluation-harness, so that the figures can be
-compared with those that others publish.
+none. A long text is cut into windows as by lm-evaluation-harness, but read as it is: the harness's
+own task wikitext detokenises first.
 
 Shape legend: B batch, T tokens, N predicted tokens of all windows, V vocabulary.
 """
