@@ -13,7 +13,18 @@ BENCH ?=
 # make setup PIP_ARGS="--extra-index-url URL_OF_A_CPU_INDEX"
 PIP_ARGS ?=
 
-.PHONY: setup demo test check e2e ui bench fuzz clean
+# Where deployments are registered and workers listen; `make ui` serves it.
+PREFECT_API_URL ?= http://127.0.0.1:$(PREFECT_PORT)/api
+# The work pool of the deployments: its name and, for a new one, process, docker or kubernetes.
+POOL ?= toolformer
+POOL_TYPE ?= process
+# The folder below which deployed runs find texts and put results, as their worker sees it.
+WORK ?= $(if $(filter process,$(POOL_TYPE)),$(CURDIR),/work)
+# Passed to the registration, as in: make deploy DEPLOY="--limit gpu=4"; the address that is told of
+# failed runs is a secret and comes from the environment: TOOLFORMER_WEBHOOK.
+DEPLOY ?=
+
+.PHONY: setup demo test check e2e ui deploy worker image services bench fuzz clean
 
 setup: $(VENV)/.stamp
 
@@ -54,6 +65,26 @@ ui: setup
 	$(BIN)/mlflow server --port $(MLFLOW_PORT) \
 	--backend-store-uri "sqlite:///$$(realpath $(TOOLFORMER_HOME))/mlflow.db" & \
 	wait
+
+# Registers work pool, limits, automations and deployments on the running server; again: updates.
+deploy: setup
+	PREFECT_API_URL=$(PREFECT_API_URL) \
+	$(BIN)/python -m deployments --pool $(POOL) --pool-type $(POOL_TYPE) $(DEPLOY)
+	PREFECT_API_URL=$(PREFECT_API_URL) TOOLFORMER_POOL=$(POOL) TOOLFORMER_WORK=$(WORK) \
+	$(BIN)/prefect --no-prompt deploy --all --prefect-file deployments/prefect.yaml
+
+# Runs what is due, until Ctrl-C.
+worker: setup
+	PREFECT_API_URL=$(PREFECT_API_URL) $(BIN)/prefect worker start --pool $(POOL)
+
+# The image of the docker and kubernetes pools.
+image:
+	docker build -t toolformer-prefect --build-arg PIP_ARGS="$(PIP_ARGS)" \
+	-f deployments/docker/Dockerfile .
+
+# Tests that start servers, workers or databases of their own; some minutes.
+services: setup
+	$(BIN)/python -m pytest -m services
 
 bench: setup
 	$(BIN)/python -m tests.bench $(BENCH)

@@ -15,9 +15,13 @@ from flows import settings
 from flows.cli_calibrate import calibrate_calls
 from flows.cli_decode import add_commands
 from flows.cli_finetune import finetune
+from flows.cli_harness import FOREIGN_OPTIONS, harness
+from flows.cli_plan import plan
+from flows.cli_sweep import sweep
 from flows.cli_tools import build_index, tools_app
 from flows.inputs import build_config, build_runtime, print_json
 from flows.options import (
+    AddOption,
     ConfigOption,
     CorpusOption,
     DeviceOption,
@@ -60,6 +64,9 @@ app.add_typer(tools_app, name="tools")
 app.command("index")(build_index)
 app.command("calibrate-calls")(calibrate_calls)
 app.command("finetune")(finetune)
+app.command("plan")(plan)
+app.command("sweep")(sweep)
+app.command("harness", context_settings=FOREIGN_OPTIONS)(harness)
 
 
 @app.command()
@@ -97,13 +104,18 @@ def annotate(
     model: ModelOption = None,
     out: OutOption = None,
     update: UpdateOption = False,
+    add: AddOption = False,
     proposer: ProposerOption = None,
     replay: ReplayOption = None,
     tool_calls: ToolCallsOption = 4,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
-    """Corpus to augmented corpus C*, without fine-tuning."""
+    """Corpus to augmented corpus C*, without fine-tuning.
+
+    With --add only documents that the folder does not hold are annotated; those that it holds stay,
+    also where the sources no longer have them.
+    """
     if out is None:
         raise ConfigError("annotate: no output folder; pass --out DIR")
     config = build_config(preset_name, config_file, assignments, corpus, tools, model)
@@ -114,7 +126,7 @@ def annotate(
         tool_calls=tool_calls,
         replay=replay.absolute() if replay else None,
     )
-    _run_flow("annotate", config, runtime, update=update)
+    _run_flow("annotate", config, runtime, update=update or add, add=add)
     _show_run(out, as_json=as_json)
 
 
@@ -234,17 +246,18 @@ def _index(out: Path) -> Path:
     return out / INDEX
 
 
-def _run_flow(name: str, config: PipelineConfig, runtime: Runtime, *, update: bool) -> None:
+def _run_flow(
+    name: str, config: PipelineConfig, runtime: Runtime, *, update: bool, **options: bool
+) -> None:
     """Check all inputs, claim the folder, then run a flow of flows.pipeline."""
     settings.apply_defaults()
     from flows import pipeline
-    from flows.output import check_inputs, claim_output, name_proposer
+    from flows.output import prepare_run
 
     settings.show_progress()
-    config = name_proposer(config, runtime)
-    check_inputs(config, runtime, annotate_only=name == "annotate")
-    claim_output(config, runtime.root, update=update)
-    getattr(pipeline, name)(config, runtime)
+    annotate_only = name == "annotate"
+    config = prepare_run(config, runtime, annotate_only=annotate_only, update=update, **options)
+    getattr(pipeline, name)(config, runtime, **options)
 
 
 def _show_run(root: Path, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from tasks._policies import TOOL_RUNNER, run_one
-from tasks.corpus import corpus_is_intact, corpus_shards
+from tasks.corpus import corpus_is_intact, corpus_shards, earlier_documents
 from tasks.publish import publish_stage
 from tasks.report import report_stage
 from toolformer_core.config import CorpusConfig, Runtime
@@ -14,17 +14,22 @@ from toolformer_core.shards import stage_folder
 
 
 @flow(name="corpus", flow_run_name="corpus", task_runner=TOOL_RUNNER)
-def corpus(config: CorpusConfig, runtime: Runtime) -> list[Path]:
-    """Manifests of the documents and of the quarantined rows."""
-    identity = corpus_digest(config)
+def corpus(config: CorpusConfig, runtime: Runtime, *, add: bool = False) -> list[Path]:
+    """Manifests of the documents and of the quarantined rows.
+
+    With `add` the documents of the folder's last run come first, as they are.
+    """
+    earlier = earlier_documents(config, runtime.root) if add else []
+    identity = corpus_digest(config, earlier)
     folder = stage_folder(runtime.root, "corpus", "all", identity)
     shards, is_cached = run_one(
         corpus_shards,
-        {"config": config, "content_digest": identity, "folder": folder},
+        {"config": config, "content_digest": identity, "earlier": earlier, "folder": folder},
         root=runtime.root,
         name="corpus-all-00000",
         is_intact=corpus_is_intact,
     )
+    kept = {ref.path for ref in earlier}
     parts = {"corpus": shards.documents, "quarantine": (shards.quarantine,)}
     manifests = [
         publish_stage(
@@ -32,7 +37,7 @@ def corpus(config: CorpusConfig, runtime: Runtime) -> list[Path]:
             "all",
             identity,
             refs,
-            len(refs) if is_cached else 0,
+            len(refs) if is_cached else sum(ref.path in kept for ref in refs),
             {"config": config},
             runtime.root,
         )

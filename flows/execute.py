@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows._stage import map_stage
 from tasks._policies import TOOL_RUNNER
-from tasks.execute import close_tools, execute_shard, record_calls
+from tasks.execute import close_tools, execute_shard
 from tasks.publish import load_stage
 from tasks.report import report_stage
 from tasks.resources import ToolRef
@@ -40,6 +40,5 @@ def execute(
             )
         )
     close_tools(runtime)
-    record_calls(manifests, texts, tools, runtime.root)
     report_stage("execute", manifests)
     return manifests

@@ -28,6 +28,9 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="Output folder.")]
 UpdateOption = Annotated[
     bool, typer.Option("--update", help="Go on in a folder that holds another configuration.")
 ]
+AddOption = Annotated[
+    bool, typer.Option("--add", help="Keep the folder's documents and add those that are new.")
+]
 ProposerOption = Annotated[
     str | None,
     typer.Option(

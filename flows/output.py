@@ -1,19 +1,23 @@
 """The output folder: whose run it holds, and checks that need no server."""
 
 from pathlib import Path
+from typing import get_args
 
+from tasks.corpus import earlier_documents
 from tasks.index import flat_settings
 from tasks.prepare import check_tools
 from tasks.publish import RUN_FILE, read_run, record_run
 from toolformer_core.benchmarks.registry import load_benchmark
-from toolformer_core.config import PipelineConfig, Runtime
+from toolformer_core.config import Arm, EvaluateConfig, PipelineConfig, Runtime
 from toolformer_core.corpus import read_corpus
 from toolformer_core.errors import ConfigError
+from toolformer_core.evaluate import takes_part
+from toolformer_core.gate import GateConfig
 from toolformer_core.heuristics import check_heuristic
 from toolformer_core.models import check_device, resolve_model
 from toolformer_core.overrides import parse_config
 from toolformer_core.records import Document
-from toolformer_core.settings import per_tool
+from toolformer_core.settings import ModelConfig, per_tool
 from toolformer_core.shards import read_manifest
 
 
@@ -39,6 +43,31 @@ def claim_output(config: PipelineConfig, root: Path, *, update: bool) -> None:
                     f"{held.get(key)!r}, now {wanted.get(key)!r}; pass another --out, or --update "
                     "to go on in it (finished shards that still fit are reused)"
                 )
+
+
+def prepare_run(
+    config: PipelineConfig,
+    runtime: Runtime,
+    *,
+    annotate_only: bool,
+    update: bool,
+    add: bool = False,
+) -> PipelineConfig:
+    """Check all inputs, then claim the folder; the configuration as it is to be run.
+
+    With `add` documents are added to those of the folder, if it holds any.
+
+    Raises: ConfigError or CorpusError as its steps.
+    """
+    config = name_proposer(config, runtime)
+    root = runtime.root
+    if add and (root / RUN_FILE).is_file() and earlier_documents(config.corpus, root):
+        read_corpus(config.corpus, known=frozenset())  # looks the sources up; all may be empty
+        check_method(config, runtime, annotate_only=annotate_only)
+    else:
+        check_inputs(config, runtime, annotate_only=annotate_only)
+    claim_output(config, root, update=update)
+    return config
 
 
 def _holds_work(root: Path) -> bool:
@@ -90,16 +119,61 @@ def check_inputs(config: PipelineConfig, runtime: Runtime, *, annotate_only: boo
 
     Raises: ConfigError or CorpusError naming the input, its value and the cure.
     """
+    rows = read_corpus(config.corpus)
+    next(row for row in rows if isinstance(row, Document))
+    check_method(config, runtime, annotate_only=annotate_only)
+
+
+def check_method(config: PipelineConfig, runtime: Runtime, *, annotate_only: bool) -> None:
+    """Touch every input but the texts: device, tools, model and benchmarks.
+
+    Raises: ConfigError naming the input, its value and the cure.
+    """
     (check_device if annotate_only else check_training_device)(runtime.device)
     check_tools(config.tools, runtime)
     for tool in config.tools.enabled:
         check_heuristic(per_tool(config.sample.document_heuristic, tool, "document_heuristic"))
-    rows = read_corpus(config.corpus)
-    next(row for row in rows if isinstance(row, Document))
     resolve_model(config.model, runtime.home)
     if not annotate_only:
-        for spec in config.evaluate.benchmarks:
-            load_benchmark(spec, 1, config.evaluate.seed)
+        check_evaluation(config.evaluate)
+        if "base_c" in config.evaluate.arms and config.evaluate.control is not None:
+            resolve_model(control_model(config.model, config.evaluate.control), runtime.home)
+
+
+def check_evaluation(config: EvaluateConfig) -> None:
+    """Touch every benchmark once.
+
+    Raises: ConfigError for one that is not there, or that none of the arms tells anything of.
+    """
+    for spec in config.benchmarks:
+        kind = load_benchmark(spec, 1, config.seed).kind
+        if not any(takes_part(arm, kind) for arm in config.arms):
+            useful = [arm for arm in get_args(Arm) if takes_part(arm, kind)]
+            raise ConfigError(
+                f"benchmark {spec}: arms {', '.join(config.arms)} tell nothing of it; expected one "
+                f"of {', '.join(useful)}"
+            )
+
+
+def check_gate(gate: GateConfig, seed: int) -> None:
+    """Nothing, if the gate's benchmarks are there and of the kinds that it compares.
+
+    Raises: ConfigError if not.
+    """
+    for setting, spec, kind in (
+        ("benchmark", gate.benchmark, "answer"),
+        ("texts", gate.texts, "perplexity"),
+    ):
+        found = load_benchmark(spec, 1, seed).kind
+        if found != kind:
+            raise ConfigError(
+                f"gate.{setting} {spec}: a benchmark of kind {found}; expected one of kind {kind}"
+            )
+
+
+def control_model(like: ModelConfig, control: str) -> ModelConfig:
+    """The model of arm base_c, with the arithmetic of another."""
+    return like.model_copy(update={"name_or_path": control, "revision": None})
 
 
 def stage_manifest(manifests: list[Path], stage: str, root: Path) -> Path:

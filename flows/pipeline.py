@@ -12,14 +12,16 @@ from prefect import flow
 
 from flows.augment import augment
 from flows.corpus import corpus
-from flows.evaluate import evaluate
+from flows.evaluate import Contestants, evaluate
 from flows.execute import execute
 from flows.filter import filter_scored, score
 from flows.finetune import close_failed, finetune
+from flows.output import control_model
 from flows.sample import sample
+from tasks.execute import record_calls
 from tasks.model_card import describe_model
 from tasks.prepare import prepare_model, prepare_tools
-from tasks.publish import describe_run
+from tasks.publish import describe_run, load_stage
 from tasks.register import register_model
 from tasks.report import index_run, report_calls, require_yield, write_report
 from tasks.track import (
@@ -30,6 +32,7 @@ from tasks.track import (
     track_stage,
 )
 from toolformer_core.config import PipelineConfig, Runtime
+from toolformer_core.models import ModelRef
 
 
 @flow(
@@ -38,26 +41,34 @@ from toolformer_core.config import PipelineConfig, Runtime
     on_failure=[close_failed],
     on_crashed=[close_failed],
 )
-def annotate(config: PipelineConfig, runtime: Runtime) -> list[Path]:
-    """Corpus to C*: the manifests of all stages, C* last."""
+def annotate(config: PipelineConfig, runtime: Runtime, *, add: bool = False) -> list[Path]:
+    """Corpus to C*: the manifests of all stages, C* last.
+
+    With `add` the folder's documents stay, and those that are new are put behind them.
+    """
     tracking = start_tracking(config, runtime)
-    manifests, index = _annotate(config, runtime, tracking)
+    manifests, index = _annotate(config, runtime, tracking, add=add)
     report = write_report(index, config, [], describe_run(config, runtime, tracking), runtime.root)
     finish_tracking(tracking, index, report, runtime)
     return manifests
 
 
 def _annotate(
-    config: PipelineConfig, runtime: Runtime, tracking: str | None
+    config: PipelineConfig,
+    runtime: Runtime,
+    tracking: str | None,
+    *,
+    add: bool = False,
 ) -> tuple[list[Path], Path]:
     """The stages from C to C*, each tracked as it ends: manifests, C* last, and the index."""
     model = prepare_model(config.model, runtime)
     tools = prepare_tools(config.tools, runtime)
-    documents, quarantine = corpus(config.corpus, runtime)
+    documents, quarantine = corpus(config.corpus, runtime, add=add)
     track_stage(tracking, "corpus", [documents, quarantine], runtime)
     proposed = sample(documents, tools, model, config, runtime)
     track_stage(tracking, "sample", proposed, runtime)
     executed = execute(proposed, documents, tools, config.execute, runtime)
+    record_calls(executed, load_stage(documents).shards, tools, runtime.root)
     track_stage(tracking, "execute", executed, runtime)
     scored = score(executed, documents, tools, model, config, runtime)
     track_stage(tracking, "score", scored, runtime)
@@ -87,14 +98,26 @@ def run_pipeline(config: PipelineConfig, runtime: Runtime) -> list[Path]:
     tools = prepare_tools(config.tools, runtime)
     tuned = finetune(manifests[-1], manifests[0], base, config.finetune, runtime, tracking)
     describe_model(tuned, base, config, manifests[-1], runtime.root)
-    answered, scores = evaluate(base, tuned.model, tools, config.evaluate, config.execute, runtime)
-    track_stage(tracking, "evaluate", [answered], runtime)
+    models = Contestants(base=base, tuned=tuned.model, control=_control(config, manifests, runtime))
+    answered, scores = evaluate(models, tools, config.evaluate, config.execute, runtime)
+    track_stage(tracking, "evaluate", answered, runtime)
     track_scores(tracking, scores, runtime)
     describe_model(tuned, base, config, manifests[-1], runtime.root, scores)
     register_model(tracking, tuned.model, runtime)
-    manifests = [*manifests, answered]
+    manifests = [*manifests, *answered]
     index = index_run(manifests, config, runtime.root)
     links = describe_run(config, runtime, tracking)
     report = write_report(index, config, scores, links, runtime.root)
     finish_tracking(tracking, index, report, runtime)
     return manifests
+
+
+def _control(config: PipelineConfig, manifests: list[Path], runtime: Runtime) -> ModelRef | None:
+    """The model of arm base_c, if that takes part: the one named, else fine-tuned here."""
+    if "base_c" not in config.evaluate.arms:
+        return None
+    if config.evaluate.control is not None:
+        return prepare_model(control_model(config.model, config.evaluate.control), runtime)
+    plain = config.finetune.model_copy(update={"without_calls": True})
+    base = prepare_model(config.model, runtime)
+    return finetune(manifests[-1], manifests[0], base, plain, runtime, None).model

@@ -8,25 +8,36 @@ was seen before. Counts, which add up exactly:
 
 not_sampled is there only with a sample seed: without one, reading stops at max_documents and what
 follows is neither read nor counted. Texts are not counted: rows less quarantined ones. A damaged
-file counts as one quarantined row more. Left out: language identification, quality filters, near
-duplicates; the paper takes the CCNet text, where they are done.
+file counts as one quarantined row more.
+
+A corpus may grow: documents that earlier shards hold stay in them, also those that are no longer in
+the sources, and only new ones are written, so that nothing is annotated twice. max_documents then
+bounds the new ones of each source, and the counts are
+
+    passages = new + earlier + too_short + duplicate + not_sampled
+
+where earlier are documents read that stay where they are; the shards' documents are those of all
+times. A pattern of files that matches none, or a source without documents, is then no error.
+
+Left out: language identification, quality filters, near duplicates; the paper takes the CCNet text,
+where they are done.
 """
 
 import heapq
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolformer_core.config import CorpusConfig
-from toolformer_core.errors import ConfigError, CorpusError
+from toolformer_core.errors import ConfigError, CorpusError, NoFileMatchesError
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.readers.passages import cut_passages
 from toolformer_core.readers.rows import TextRow
 from toolformer_core.readers.source import Source, open_source
 from toolformer_core.records import Document, QuarantinedRow, digest
-from toolformer_core.shards import ShardRef, write_shard
+from toolformer_core.shards import ShardRef, read_shard, write_shard
 
 STAGE_VERSION = 2
 
@@ -46,68 +57,92 @@ class CorpusShards:
 
 
 def read_corpus(
-    config: CorpusConfig, counts: Counter[str] | None = None
+    config: CorpusConfig, counts: Counter[str] | None = None, known: Set[str] | None = None
 ) -> Iterator[Document | QuarantinedRow]:
     """Documents and quarantined rows of all sources, streamed; counts are added while reading.
 
-    The sources are looked up at once, before anything is read.
+    The sources are looked up at once, before anything is read. `known`: the document ids of a
+    corpus that grows; they are counted, and left out. None: a corpus begins.
 
-    Raises: ConfigError if a source names nothing; CorpusError, at the end, if no document came.
+    Raises: ConfigError if a source names nothing; CorpusError, at the end, if no document came to
+        a corpus that begins.
     """
     tally: Counter[str] = Counter() if counts is None else counts
-    return _read_sources(_open_sources(config), config, tally)
+    sources = _open_sources(config, grows=known is not None)
+    return _read_sources(sources, config, tally, known)
 
 
-def write_corpus(config: CorpusConfig, folder: Path) -> CorpusShards:
+def write_corpus(
+    config: CorpusConfig, folder: Path, earlier: Sequence[ShardRef] = ()
+) -> CorpusShards:
     """Write part-00000.parquet and so on, then quarantine.parquet, one shard in memory at a time.
 
-    Raises: ConfigError and CorpusError as read_corpus, before any file is written.
+    Earlier shards come first, as they are; behind them shards of the documents that none of them
+    holds, numbered on.
+
+    Raises: ConfigError and CorpusError as read_corpus, before any file is written;
+        ShardIntegrityError if an earlier shard cannot be read.
     """
     counts: Counter[str] = Counter()
     batch: list[Document] = []
     quarantined: list[QuarantinedRow] = []
-    shards: list[ShardRef] = []
-    for item in read_corpus(config, counts):
-        if isinstance(item, Document):
+    shards = list(earlier)
+    known = {d.document_id for ref in earlier for d in read_shard(ref, Document)}
+    for item in read_corpus(config, counts, known if earlier else None):
+        if isinstance(item, QuarantinedRow):
+            if len(quarantined) < MAX_STORED_QUARANTINED:
+                quarantined.append(item)
+        else:
             batch.append(item)
-        elif len(quarantined) < MAX_STORED_QUARANTINED:
-            quarantined.append(item)
         if len(batch) == config.documents_per_shard:
             shards.append(_write_documents(batch, folder, len(shards)))
             batch = []
     if batch:
         shards.append(_write_documents(batch, folder, len(shards)))
     logger.info("corpus: %s", dict(counts))
-    del counts["documents"]  # on the shards of documents
+    num_new = counts.pop("documents", 0)  # counted on the shards of documents
+    if earlier:
+        counts["new"] = num_new
     quarantine = write_shard(
         quarantined, QuarantinedRow, folder / "quarantine.parquet", shard_index=0, counts=counts
     )
     return CorpusShards(documents=tuple(shards), quarantine=quarantine)
 
 
-def corpus_digest(config: CorpusConfig) -> str:
-    """Identity of the settings and of what the sources hold now, 16 hexadecimal characters.
+def corpus_digest(config: CorpusConfig, earlier: Sequence[ShardRef] = ()) -> str:
+    """Identity of the settings, of what the sources hold now and of the earlier shards.
+
+    16 hexadecimal characters.
 
     Raises: ConfigError if a source names nothing.
     """
-    return fingerprint(config, [source.identity() for source in _open_sources(config)])
+    sources = [source.identity() for source in _open_sources(config, grows=bool(earlier))]
+    return fingerprint(config, sources, *([list(earlier)] if earlier else []))
 
 
-def _open_sources(config: CorpusConfig) -> list[Source]:
+def _open_sources(config: CorpusConfig, *, grows: bool) -> list[Source]:
+    """The sources; of a corpus that grows, patterns that match no file today are left out."""
     if not config.sources:
         raise ConfigError(
             "corpus.sources is empty; expected at least one path, glob, URL, hf:NAME/CONFIG:SPLIT, "
             "package://PACKAGE/FILE or reasoning-gym:TASK"
         )
-    return [open_source(name) for name in config.sources]
+    sources = []
+    for name in config.sources:
+        try:
+            sources.append(open_source(name))
+        except NoFileMatchesError:
+            if not grows:
+                raise
+    return sources
 
 
 def _read_sources(
-    sources: list[Source], config: CorpusConfig, counts: Counter[str]
+    sources: list[Source], config: CorpusConfig, counts: Counter[str], known: Set[str] | None
 ) -> Iterator[Document | QuarantinedRow]:
     seen: set[str] = set()
     for source in sources:
-        items = _new_documents(source, config, counts, seen)
+        items = _new_documents(source, config, counts, seen, known or frozenset())
         if config.max_documents is not None and config.sample_seed is not None:
             items = _sample(items, config.max_documents, config.sample_seed, counts)
         else:
@@ -115,14 +150,18 @@ def _read_sources(
         for item in items:
             counts["documents"] += isinstance(item, Document)
             yield item
-    if not counts["documents"]:
+    if not counts["documents"] and known is None:
         raise CorpusError(_diagnosis(config, counts))
 
 
 def _new_documents(
-    source: Source, config: CorpusConfig, counts: Counter[str], seen: set[str]
+    source: Source,
+    config: CorpusConfig,
+    counts: Counter[str],
+    seen: set[str],
+    known: Set[str],
 ) -> Iterator[Document | QuarantinedRow]:
-    """The quarantined rows and the passages long enough and not `seen` before."""
+    """The quarantined rows and the passages long enough, not `seen` before and not `known`."""
     for row in source.rows(config.max_row_bytes):
         counts["rows"] += 1
         if isinstance(row, QuarantinedRow):
@@ -138,7 +177,10 @@ def _new_documents(
                 counts["duplicate"] += 1
             else:
                 seen.add(document.document_id)
-                yield document
+                if document.document_id in known:
+                    counts["earlier"] += 1
+                else:
+                    yield document
 
 
 def _document(passage: str, row: TextRow) -> Document:

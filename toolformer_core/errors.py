@@ -2,6 +2,7 @@
 
     ToolformerError
       ConfigError                 a bad setting                               never retried
+        NoFileMatchesError          a pattern of file names matches none
       DataError                   input or stored data is not as declared     never retried
         NotationError               text is not an API call
         CorpusError                 a corpus cannot be read or is empty
@@ -24,6 +25,10 @@ class ToolformerError(Exception):
 
 class ConfigError(ToolformerError):
     """A setting is unknown, out of range or contradicts another one."""
+
+
+class NoFileMatchesError(ConfigError):
+    """A pattern of file names matches no file."""
 
 
 class DataError(ToolformerError):

@@ -11,7 +11,7 @@ from toolformer_core.config import CorpusConfig
 from toolformer_core.corpus import CorpusShards, corpus_digest, read_corpus, write_corpus
 from toolformer_core.errors import ConfigError, CorpusError
 from toolformer_core.records import Document, QuarantinedRow, digest
-from toolformer_core.shards import read_shard
+from toolformer_core.shards import ShardRef, read_shard
 
 LONG = "This sentence has exactly forty-two chars. "
 assert len(LONG) == 43
@@ -213,6 +213,91 @@ def test_write_corpus_twice_gives_the_same_digests(tmp_path: Path) -> None:
 
     first = write_corpus(config, tmp_path / "a")
     assert digests(first) == digests(write_corpus(config, tmp_path / "b"))
+
+
+def test_write_corpus_of_a_second_night_adds_the_new_documents_alone(tmp_path: Path) -> None:
+    path = json_file(tmp_path / "x.jsonl", numbered(5))
+    config = settings(path, documents_per_shard=2)
+    first = write_corpus(config, tmp_path / "a").documents
+    json_file(tmp_path / "x.jsonl", [*numbered(9)[::-1], numbered(9)[7]])  # another order
+    second = write_corpus(config, tmp_path / "b", first)
+    assert second.documents[:3] == first
+    assert [Path(ref.path).name for ref in second.documents[3:]] == [
+        "part-00003.parquet",
+        "part-00004.parquet",
+    ]
+    added = [d.text for ref in second.documents[3:] for d in read_shard(ref, Document)]
+    assert added == numbered(9)[:4:-1]
+    assert second.quarantine.counts == {
+        "rows": 10,
+        "passages": 10,
+        "duplicate": 1,
+        "earlier": 5,
+        "new": 4,
+    }
+    assert second.quarantine.counts["new"] == len(added)
+
+
+@pytest.mark.parametrize("sampled", [{}, {"sample_seed": 3}])
+def test_write_corpus_limit_is_of_the_new_documents_of_a_night(
+    tmp_path: Path, sampled: dict[str, int]
+) -> None:
+    config = settings(json_file(tmp_path / "x.jsonl", numbered(7)), max_documents=3, **sampled)
+    shards: tuple[ShardRef, ...] = ()
+    for night, num_new in enumerate([3, 3, 1, 0]):
+        before, written = shards, write_corpus(config, tmp_path / str(night), shards)
+        shards, counts = written.documents, written.quarantine.counts
+        assert shards[: len(before)] == before
+        assert sum(ref.num_rows for ref in shards[len(before) :]) == num_new
+        if night:
+            assert counts["new"] == num_new
+            ends = ("new", "earlier", "not_sampled")
+            assert counts["passages"] == sum(counts.get(name, 0) for name in ends)
+    stored = [d.text for ref in shards for d in read_shard(ref, Document)]
+    assert sorted(stored) == sorted(numbered(7))
+
+
+def test_write_corpus_keeps_what_the_sources_no_longer_hold(tmp_path: Path) -> None:
+    path = json_file(tmp_path / "x.jsonl", numbered(3))
+    first = write_corpus(settings(path), tmp_path / "a").documents
+    json_file(tmp_path / "x.jsonl", numbered(4)[2:])
+    second = write_corpus(settings(path), tmp_path / "b", first)
+    assert [d.text for r in second.documents for d in read_shard(r, Document)] == numbered(4)
+
+
+def test_write_corpus_without_new_documents_writes_no_shard_of_them(tmp_path: Path) -> None:
+    config = settings(json_file(tmp_path / "x.jsonl", numbered(3)))
+    first = write_corpus(config, tmp_path / "a").documents
+    assert write_corpus(config, tmp_path / "b", first).documents == first
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["quarantine.parquet"]
+
+
+def test_write_corpus_of_an_emptied_inbox_keeps_what_is_there(tmp_path: Path) -> None:
+    path = json_file(tmp_path / "x.jsonl", numbered(3))
+    config = settings(f"{tmp_path}/*.jsonl")
+    first = write_corpus(config, tmp_path / "a").documents
+    Path(path).write_text("")
+    assert write_corpus(config, tmp_path / "b", first).documents == first
+    Path(path).unlink()
+    last = write_corpus(config, tmp_path / "c", first)
+    assert last.documents == first
+    assert last.quarantine.counts == {"new": 0}
+
+
+def test_write_corpus_of_a_file_that_is_not_there_is_refused_also_later(tmp_path: Path) -> None:
+    config = settings(json_file(tmp_path / "x.jsonl", numbered(3)))
+    first = write_corpus(config, tmp_path / "a").documents
+    (tmp_path / "x.jsonl").unlink()
+    with pytest.raises(ConfigError, match="no file matches"):
+        write_corpus(config, tmp_path / "b", first)
+
+
+def test_corpus_digest_follows_the_earlier_shards(tmp_path: Path) -> None:
+    config = settings(json_file(tmp_path / "x.jsonl", numbered(3)), documents_per_shard=2)
+    first = write_corpus(config, tmp_path / "a").documents
+    digests = {corpus_digest(config, earlier) for earlier in ((), first, first[:1])}
+    assert len(digests) == 3
+    assert corpus_digest(config) == corpus_digest(config, ())
 
 
 def test_write_corpus_without_usable_document_says_why_and_writes_nothing(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from flows.output import check_training_device, claim_output
+from flows.output import check_gate, check_training_device, claim_output
 from tasks.publish import RUN_FILE
 from toolformer_core.errors import ConfigError
+from toolformer_core.gate import GateConfig
 from toolformer_core.overrides import edit
 from toolformer_core.presets import smoke
 
@@ -46,3 +47,24 @@ def test_check_training_device_refuses_what_training_would_not_take(device):
 
 def test_check_training_device_takes_the_cpu():
     check_training_device("cpu")
+
+
+GATE = GateConfig()
+
+
+def test_check_gate_takes_its_own_defaults():
+    check_gate(GATE, 0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "spec", "found", "expected"),
+    [
+        ("benchmark", GATE.texts, "perplexity", "answer"),
+        ("texts", "word_problems", "answer", "perplexity"),
+    ],
+)
+def test_check_gate_refuses_a_benchmark_of_another_kind(setting, spec, found, expected):
+    gate = GATE.model_copy(update={setting: spec})
+    message = f"gate.{setting} {spec}: a benchmark of kind {found}; expected one of kind {expected}"
+    with pytest.raises(ConfigError, match=message):
+        check_gate(gate, 0)

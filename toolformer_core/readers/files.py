@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from glob import has_magic
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from toolformer_core.errors import ConfigError, TransientStorageError
+from toolformer_core.errors import ConfigError, NoFileMatchesError, TransientStorageError
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.readers.lines import read_json_lines, read_paragraphs
 from toolformer_core.readers.mediawiki import read_dump
@@ -149,7 +150,7 @@ def find_files(source: str, setting: str, expected: str) -> tuple[StoredFile, ..
     """The files named by a path, glob or fsspec URL, in the order of their paths.
 
     Raises: ConfigError, which names the setting and what it expects, if there is none or the
-    scheme is unknown.
+    scheme is unknown; NoFileMatchesError, one of them, if it is of a pattern that there is none.
     """
     try:
         system, path = fsspec.core.url_to_fs(source)
@@ -161,7 +162,8 @@ def find_files(source: str, setting: str, expected: str) -> tuple[StoredFile, ..
         raise ConfigError(f"{setting}: {source!r} is a folder; name its files: '{source}/*'")
     paths = sorted(found for found in system.glob(path) if system.isfile(found))
     if not paths:
-        raise ConfigError(f"{setting}: no file matches {source!r}; {expected}")
+        refusal = NoFileMatchesError if has_magic(path) else ConfigError
+        raise refusal(f"{setting}: no file matches {source!r}; {expected}")
     return tuple(StoredFile(system=system, path=found) for found in paths)
 
 

@@ -1,0 +1,77 @@
+"""Champion: fine-tune on a C* that is there, and let the model in if it beats the one in use.
+
+C* --finetune--> M* --evaluate--> gate --passed--> registered, alias champion
+                 champion --evaluate--^
+"""
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.evaluate import Contestants, evaluate
+from flows.finetune import close_failed, finetune
+from tasks.gate import decide_gate
+from tasks.model_card import describe_model
+from tasks.prepare import prepare_model, prepare_tools
+from tasks.publish import describe_run
+from tasks.register import champion_model, crown_model
+from tasks.report import index_run, write_evaluation
+from tasks.resources import ToolRef
+from tasks.track import finish_tracking, start_tracking, track_scores, track_stage
+from toolformer_core.config import PipelineConfig, Runtime
+from toolformer_core.gate import TEXT_ARM, TOOL_ARM, GateConfig, GateDecision
+from toolformer_core.models import ModelRef
+
+
+@flow(
+    name="champion",
+    flow_run_name="champion-{runtime.root.name}",
+    on_failure=[close_failed],
+    on_crashed=[close_failed],
+)
+def train_champion(
+    augmented: Path, documents: Path, config: PipelineConfig, gate: GateConfig, runtime: Runtime
+) -> GateDecision:
+    """Tune, evaluate and compare; a model that does not pass is kept in its folder alone.
+
+    The champion answers with the tools and settings of the new model. What it has answered before
+    is in the cache.
+    """
+    tracking = start_tracking(config, runtime)
+    champion = champion_model(tracking, runtime)
+    base = prepare_model(config.model, runtime)
+    tools = prepare_tools(config.tools, runtime)
+    tuned = finetune(augmented, documents, base, config.finetune, runtime, tracking)
+    describe_model(tuned, base, config, augmented, runtime.root)
+    models = Contestants(base=base, tuned=tuned.model)
+    answered, scores = evaluate(models, tools, config.evaluate, config.execute, runtime)
+    track_stage(tracking, "evaluate", answered, runtime)
+    track_scores(tracking, scores, runtime)
+    describe_model(tuned, base, config, augmented, runtime.root, scores)
+    rival = _answers(champion, base, tools, gate, config, runtime)
+    decision = decide_gate(answered, rival, gate, config.evaluate.seed)
+    crown_model(tracking, tuned.model, decision, runtime)
+    index = index_run(answered, config, runtime.root)
+    links = {"gate": decision.reason, **describe_run(config, runtime, tracking)}
+    report = write_evaluation(index, config, scores, links, runtime.root)
+    finish_tracking(tracking, index, report, runtime)
+    return decision
+
+
+def _answers(
+    champion: ModelRef | None,
+    base: ModelRef,
+    tools: list[ToolRef],
+    gate: GateConfig,
+    config: PipelineConfig,
+    runtime: Runtime,
+) -> list[Path]:
+    """What the champion answers of the gate's benchmarks; nothing where there is none."""
+    if champion is None:
+        return []
+    asked = config.evaluate.model_copy(
+        update={"benchmarks": (gate.benchmark, gate.texts), "arms": (TEXT_ARM, TOOL_ARM)}
+    )
+    models = Contestants(base=base, tuned=champion)
+    manifests, _ = evaluate(models, tools, asked, config.execute, runtime)
+    return manifests

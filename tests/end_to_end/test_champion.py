@@ -1,0 +1,68 @@
+"""The gate on real models and a real registry: the first is let in, one no better is not."""
+
+import shutil
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from flows.champion import train_champion
+from flows.deployed import Training, training_config
+from flows.output import stage_manifest
+from tasks.publish import read_run
+from tasks.register import CHAMPION, REGISTERED_MODEL, champion_model
+from tasks.track import EXPERIMENT, tracking_uri
+from toolformer_core.config import Runtime
+from toolformer_core.errors import TransientStorageError
+from toolformer_core.gate import GateConfig
+from toolformer_core.models import folder_digest
+from toolformer_core.shards import read_manifest
+
+
+def test_champion_gives_way_only_to_a_better_model(finished, tmp_path):
+    project, _ = finished
+    shutil.copy(project.runtime.home / "mlflow.db", tmp_path)  # a registry of its own
+    runtime = Runtime(
+        root=tmp_path / "weekly",
+        home=project.runtime.home,
+        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
+    )
+    content, manifests = read_run(project.root)
+    augmented, documents = (
+        stage_manifest(manifests, stage, project.root) for stage in ("augment", "corpus")
+    )
+    gate, training = GateConfig(), Training(data=str(project.root), limit=3)
+    config = training_config(content, training, gate)
+    client = MlflowClient(tracking_uri(runtime))
+
+    first = train_champion(augmented, documents, config, gate, runtime)
+    assert (first.passed, first.reason) == (True, "there is no champion yet")
+    crowned = client.get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
+    tuned = runtime.root / "model"
+    champion = champion_model.fn("any run", runtime)
+    assert champion.digest == folder_digest(tuned, "float32")
+
+    other = training_config(
+        content, training.model_copy(update={"changes": ["finetune.seed=9"]}), gate
+    )
+    second = train_champion(augmented, documents, other, gate, runtime)
+    assert not second.passed
+    assert "word_problems" in second.reason
+    assert folder_digest(tuned, "float32") != champion.digest
+    again = client.get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
+    assert again.version == crowned.version
+    [run] = client.search_runs(
+        [client.get_experiment_by_name(EXPERIMENT).experiment_id],
+        f"tags.gate = 'not passed' and tags.gate_reason = '{second.reason}'",
+    )
+    assert run.data.metrics["gate/tool_p_value"] == second.figures["tool_p_value"]
+    # The champion had answered all of it before.
+    asked = [read_manifest(path) for path in runtime.root.glob("evaluate/*/*/manifest.json")]
+    assert any(ref.num_cached == len(ref.shards) for ref in asked)
+
+
+def test_champion_is_asked_of_a_registry_that_is_there(tmp_path):
+    runtime = Runtime(root=tmp_path, home=tmp_path, tracking_uri="http://127.0.0.1:9")
+    with pytest.raises(TransientStorageError, match="is needed to compare with the champion"):
+        champion_model.fn(None, runtime)
+    with pytest.raises(TransientStorageError, match=r"MLflow at http://127\.0\.0\.1:9 is needed"):
+        champion_model.fn("run", runtime)
