@@ -1,41 +1,21 @@
-"""The figures of a run: for the report and for MLflow.
+"""The figures of a run: for the report and for MLflow."""
 
-They are told apart by line style, marker and hatching, so that they can be printed in black and
-white.
-"""
-
-import io
-import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import StrMethodFormatter
 
 from tasks import index
+from tasks.evaluation_figures import evaluation_figures
+from tasks.figure_style import INK, LINES, MARKERS, PALE, SHADE, new_axes, style
+from tasks.reliability import reliability_figures
 from toolformer_core.explain import Explanation, explanation
 
-_STYLE: dict[str, Any] = {  # Any: matplotlib settings
-    "svg.hashsalt": "toolformer",  # the same ids in every process
-    "svg.fonttype": "none",  # text stays text: searchable, and small
-    "text.parse_math": False,  # a tool's name may hold a dollar sign
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "hatch.linewidth": 0.7,
-}
-_INK, _SHADE, _PALE = "#1a1a1a", "#a9c4da", "#e4e4e4"
-_LINES = ("-", "--", ":", "-.")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
 _STEPS = ("calls", "parsed", "executed", "scored", "kept")
 _NUM_BINS = 30
 _GAP = 0.3  # between the losses of tokens and their sums
@@ -44,23 +24,18 @@ _LOG_SCALE_FROM = 100  # a tall bar of useless calls would hide the few kept one
 Row = Mapping[str, Any]  # Any: DuckDB values
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # stubs know the keys one by one
-        yield
-
-
 def figures(index_path: Path) -> dict[str, Figure]:
     """Every figure of the report by name; one that would be empty is left out.
 
-    Names: funnel_TOOL, loss_reduction_TOOL, threshold_sweep_kept, threshold_sweep_right, and
-    explain_TOOL_kept and explain_TOOL_dropped: the best kept call and the nearest miss.
+    Names: funnel_TOOL, loss_reduction_TOOL, threshold_sweep_kept, threshold_sweep_right,
+    explain_TOOL_kept and explain_TOOL_dropped (the best kept call and the nearest miss),
+    reliability_TOOL, arms_BENCHMARK and calibration.
     """
     funnel = index.funnel(index_path)
     sweep = index.select(index_path, "SELECT * FROM threshold_sweep")
     by_tool = {tool: [row for row in sweep if row["tool"] == tool] for tool in funnel}
     drawn: dict[str, Figure] = {}
-    with _style():
+    with style():
         for tool, counts in funnel.items():
             if counts["calls"]:
                 drawn[f"funnel_{tool}"] = _funnel_figure(tool, counts)
@@ -75,28 +50,21 @@ def figures(index_path: Path) -> dict[str, Figure]:
             drawn["threshold_sweep_kept"] = _kept_figure(scored)
         if any(row["checkable"] for row in sweep):
             drawn["threshold_sweep_right"] = _right_figure(scored)
-    return drawn
-
-
-def _axes(height: float, title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.0, height), layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title)
-    return figure, axes
+    return {**drawn, **reliability_figures(index_path), **evaluation_figures(index_path)}
 
 
 def _funnel_figure(tool: str, counts: Row) -> Figure:
     """Bars from calls to kept; the right ones among the kept are hatched."""
-    figure, axes = _axes(1.9, tool)
+    figure, axes = new_axes(1.9, tool)
     values = [counts[step] for step in _STEPS]
-    bars = axes.barh(_STEPS, values, color=_PALE, edgecolor=_INK, linewidth=0.8)
+    bars = axes.barh(_STEPS, values, color=PALE, edgecolor=INK, linewidth=0.8)
     labels = [f"{value:,}" for value in values]
     if counts["checkable"]:
         labels[-1] += f" ({counts['right']} of {counts['checkable']} checkable right)"
-        axes.barh(["kept"], [counts["right"]], color=_SHADE, edgecolor=_INK, hatch="////")
+        axes.barh(["kept"], [counts["right"]], color=SHADE, edgecolor=INK, hatch="////")
     axes.bar_label(bars, labels=labels, padding=3)
     axes.invert_yaxis()
-    axes.margins(x=0.45)
+    axes.margins(x=0.6)
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
     return figure
@@ -139,23 +107,25 @@ def _histogram(index_path: Path, tool: str) -> index.Rows:
 
 def _histogram_figure(tool: str, bins: Sequence[Row], in_force: Sequence[float]) -> Figure:
     """Distribution of loss_reduction; bars from the threshold on are hatched."""
-    figure, axes = _axes(2.4, tool)
+    figure, axes = new_axes(2.4, tool)
     threshold = in_force[0] if in_force else float("inf")
     for label, is_kept in (("below", False), ("at or above", True)):
         side = [row for row in bins if (row["left_edge"] >= threshold - 1e-9) == is_kept]
+        if not side:
+            continue
         axes.bar(
             [row["left_edge"] for row in side],
             [row["n"] for row in side],
-            width=[row["width"] for row in side] or 1,
+            width=[row["width"] for row in side],
             align="edge",
-            color=_SHADE if is_kept else _PALE,
-            edgecolor=_INK,
+            color=SHADE if is_kept else PALE,
+            edgecolor=INK,
             linewidth=0.6,
             hatch="////" if is_kept else None,
             label=f"{label}: {sum(row['n'] for row in side):,}",
         )
     for value in in_force:
-        axes.axvline(value, color=_INK, linestyle="--", linewidth=1.2, label=f"tau_f = {value:g}")
+        axes.axvline(value, color=INK, linestyle="--", linewidth=1.2, label=f"tau_f = {value:g}")
     if max(row["n"] for row in bins) > _LOG_SCALE_FROM:
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.7)
@@ -168,9 +138,11 @@ def _histogram_figure(tool: str, bins: Sequence[Row], in_force: Sequence[float])
 
 def _explained(index_path: Path, tool: str) -> Iterator[tuple[str, Explanation]]:
     """The kept call with the largest loss_reduction and the dropped one that came nearest."""
-    [setting] = index.select(
-        index_path, "SELECT value FROM settings WHERE key = 'score.num_scored_tokens'"
-    )
+    settings = {
+        row["key"]: row["value"]
+        for row in index.select(index_path, "SELECT * FROM settings WHERE key LIKE 'score.%'")
+    }
+    width, weights = settings["score.num_scored_tokens"], settings["score.token_weights"]
     for fate in ("kept", "dropped"):
         rows = index.select(
             index_path,
@@ -179,7 +151,7 @@ def _explained(index_path: Path, tool: str) -> Iterator[tuple[str, Explanation]]
             "ORDER BY loss_reduction DESC, candidate_id LIMIT 1",
             [tool, fate == "kept"],
         )
-        yield from ((fate, explanation(row, int(setting["value"]))) for row in rows)
+        yield from ((fate, explanation(row, int(width), weights)) for row in rows)
 
 
 def _explanation_figure(explained: Explanation) -> Figure:
@@ -188,10 +160,12 @@ def _explanation_figure(explained: Explanation) -> Figure:
     shown = textwrap.shorten(ascii(call)[1:-1], 60, placeholder="...")
     sign = ">=" if explained.loss_reduction >= explained.filtering_threshold else "<"
     verdict = "kept" if explained.kept else f"dropped: {explained.reason}"
-    figure, axes = _axes(
-        2.0,
+    figure, axes = new_axes(2.0, "")
+    axes.set_title(
         f"{shown}\nloss_reduction {explained.loss_reduction:.2f} {sign} tau_f "
         f"{explained.filtering_threshold:g}, {verdict}",
+        x=-0.28,  # over the labels too: the lines are long
+        fontsize=8,
     )
     tokens = explained.tokens
     _draw_losses(
@@ -221,7 +195,7 @@ def _draw_losses(axes: Axes, rows: Sequence[Sequence[float | None]]) -> None:
         for x, value in enumerate(row):
             left = x + (_GAP if x == len(row) - 1 else 0.0)
             shade = 1 - 0.75 * (value or 0.0) / highest
-            axes.add_patch(Rectangle((left, y), 1, 1, facecolor=str(shade), edgecolor=_INK))
+            axes.add_patch(Rectangle((left, y), 1, 1, facecolor=str(shade), edgecolor=INK))
             axes.text(
                 left + 0.5,
                 y + 0.5,
@@ -229,7 +203,7 @@ def _draw_losses(axes: Axes, rows: Sequence[Sequence[float | None]]) -> None:
                 ha="center",
                 va="center",
                 fontsize=8,
-                color="white" if shade < 0.5 else _INK,
+                color="white" if shade < 0.5 else INK,
             )
 
 
@@ -239,7 +213,7 @@ def _token_label(text: str) -> str:
 
 
 def _kept_figure(sweep: Mapping[str, Sequence[Row]]) -> Figure:
-    figure, axes = _axes(2.7, "Calls kept at each threshold")
+    figure, axes = new_axes(2.7, "Calls kept at each threshold")
     curves = {
         tool: [(row["filtering_threshold"], row["kept"], row["is_in_force"]) for row in rows]
         for tool, rows in sweep.items()
@@ -251,7 +225,7 @@ def _kept_figure(sweep: Mapping[str, Sequence[Row]]) -> Figure:
 
 
 def _right_figure(sweep: Mapping[str, Sequence[Row]]) -> Figure:
-    figure, axes = _axes(2.7, "Share right among checkable kept calls")
+    figure, axes = new_axes(2.7, "Share right among checkable kept calls")
     curves = {
         tool: [
             (row["filtering_threshold"], row["right_calls"] / row["checkable"], row["is_in_force"])
@@ -273,10 +247,10 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[tuple[float, float, b
         axes.plot(
             xs,
             ys,
-            linestyle=_LINES[number % len(_LINES)],
-            marker=_MARKERS[number % len(_MARKERS)],
-            color=_INK,
-            markerfacecolor="white" if number % 2 else _INK,
+            linestyle=LINES[number % len(LINES)],
+            marker=MARKERS[number % len(MARKERS)],
+            color=INK,
+            markerfacecolor="white" if number % 2 else INK,
             markersize=5,
             linewidth=1.2,
             label=tool,
@@ -289,21 +263,8 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[tuple[float, float, b
             marker="o",
             markersize=12,
             markerfacecolor="none",
-            markeredgecolor=_INK,
+            markeredgecolor=INK,
         )
     axes.set_xlabel("tau_f, nats (ring: in force)")
     axes.set_xlim(left=0)
     axes.legend(frameon=False, fontsize=8)
-
-
-def inline_svg(name: str, figure: Figure) -> Markup:
-    """The figure as an inline SVG element, its ids made unique within the page."""
-    buffer = io.StringIO()
-    with _style():
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    prefix = re.sub(r"\W", "-", name)
-    for reference in (' id="', "url(#", 'href="#'):
-        text = text.replace(reference, f"{reference}{prefix}-")
-    # Safe: matplotlib wrote it and escapes every text it draws.
-    return Markup(text[text.index("<svg") :])

@@ -1,6 +1,8 @@
 """The DuckDB index: every record of a run in one file, made from the shards and deletable.
 
-The index answers which calls helped and why the others were dropped (views.sql). It is built whole
+The index answers which calls helped and why the others were dropped (views.sql). The stages of a
+call are joined while it is built, a range of shards at a time, so that a question costs no join and
+memory stays bounded. What the funnel and the sweep count is counted then, too. It is built whole
 at a temporary name and moved into place, so readers never see half of it and a lost or corrupt one
 is simply built again. `build_index` is the only writer; everything else opens read-only, with
 access to other files switched off, because queries come from the command line.
@@ -29,7 +31,7 @@ from toolformer_core.records import (
     ScoredCall,
 )
 from toolformer_core.settings import per_tool
-from toolformer_core.shards import StageRef, arrow_schema, total_counts
+from toolformer_core.shards import ShardRef, StageRef, arrow_schema, total_counts
 
 TABLES: Mapping[str, tuple[str, type]] = {
     "corpus": ("documents", Document),
@@ -46,7 +48,19 @@ TABLES: Mapping[str, tuple[str, type]] = {
 ExampleView = Literal["kept_examples", "dropped_examples"]
 Rows = list[dict[str, Any]]  # Any: DuckDB values
 
+_CALL_STAGES = ("sample", "execute", "score", "filter")
+"""Stages whose tables are views of the table of joined calls."""
+_JOINED_ROWS = 200_000
+"""Sampled calls that are joined at a time; more make no build faster."""
+
+_BUILD_MEMORY = "SET memory_limit = '1GB'"
+"""Of joins, sorts and pages while an index is built; more is spilled to its folder. Ten million
+calls need no more, and take no longer."""
+_QUIET = "SET enable_progress_bar = false"
+"""DuckDB would draw a bar of its own, into what the command line prints."""
+_CALLS = Path(__file__).with_name("calls.sql")
 _VIEWS = Path(__file__).with_name("views.sql")
+_SWEEP_VIEWS = Path(__file__).with_name("sweep_views.sql")
 _MADE_BY = "`toolformer annotate` or `toolformer run`"
 
 
@@ -56,19 +70,49 @@ def build_index(stages: Sequence[StageRef], config: PipelineConfig, path: Path) 
     A stage that is missing leaves its table empty.
     Raises: ShardIntegrityError if a shard is missing, unreadable or of the wrong length.
     """
+    with _new_file(path) as connection:
+        for stage, (table, record_type) in TABLES.items():
+            if stage in _CALL_STAGES:
+                continue
+            _create(connection, table, arrow_schema(record_type).empty_table())
+            for ref in stages:
+                if ref.stage == stage:
+                    _load_shards(connection, table, f"{stage}/{ref.tool}", ref.shards)
+        _load_calls(connection, stages)
+        for table, facts in _facts(stages, config).items():
+            _create(connection, table, facts)
+        connection.execute(_VIEWS.read_text())
+
+
+def build_sweep_index(
+    tables: Mapping[str, pa.Table], answered: Sequence[ShardRef], path: Path
+) -> None:
+    """Write the index of a sweep: these tables, the items of these shards, sweep_views.sql.
+
+    Each item bears the path of its shard, by which the table cell_shards says whose it is.
+    Raises: ShardIntegrityError as build_index does.
+    """
+    table = "evaluated_items"
+    shard_column = pa.field("shard", pa.string())
+    with _new_file(path) as connection:
+        for name, content in tables.items():
+            _create(connection, name, content)
+        _create(connection, table, arrow_schema(EvaluatedItem).append(shard_column).empty_table())
+        _load_shards(connection, table, "evaluate/sweep", answered, ", filename = 'shard'")
+        connection.execute(_SWEEP_VIEWS.read_text())
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to a new file, which takes the place of an older one when all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".index-", dir=path.parent) as folder:
         new = Path(folder) / path.name
         with duckdb.connect(str(new)) as connection:
+            connection.execute(_QUIET)
+            connection.execute(_BUILD_MEMORY)
             connection.begin()
-            for stage, (table, record_type) in TABLES.items():
-                _create(connection, table, arrow_schema(record_type).empty_table())
-                for ref in stages:
-                    if ref.stage == stage:
-                        _load_stage(connection, table, ref)
-            for table, facts in _facts(stages, config).items():
-                _create(connection, table, facts)
-            connection.execute(_VIEWS.read_text())
+            yield connection
             connection.commit()
         # A log left by a writer of the replaced file would be applied to the new one.
         path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
@@ -81,26 +125,102 @@ def _create(connection: duckdb.DuckDBPyConnection, table: str, content: pa.Table
     connection.unregister("content")
 
 
-def _load_stage(connection: duckdb.DuckDBPyConnection, table: str, stage: StageRef) -> None:
-    """Append the rows of one stage to its table."""
-    if not stage.shards:
+def _load_shards(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    where: str,
+    shards: Sequence[ShardRef],
+    options: str = "",  # of read_parquet
+) -> None:
+    """Append the rows of shards to a table; `where` names them in errors."""
+    if not shards:
         return
-    where = f"{stage.stage}/{stage.tool}"
-    paths = [shard.path for shard in stage.shards]
+    paths = [shard.path for shard in shards]
     try:
         inserted = connection.execute(
-            f"INSERT INTO {table} BY NAME SELECT * FROM read_parquet(?)", [paths]
+            f"INSERT INTO {table} BY NAME SELECT * FROM read_parquet(?{options})", [paths]
         ).fetchone()
     except duckdb.Error as error:
-        raise ShardIntegrityError(
-            f"a shard of {where} cannot be indexed ({_first_line(error)}); run again to compute it"
-        ) from error
-    num_rows, expected = inserted[0] if inserted else 0, sum(s.num_rows for s in stage.shards)
+        raise _not_indexed(f"a shard of {where}", error) from error
+    _check_count(where, inserted[0] if inserted else 0, shards)
+
+
+def _load_calls(connection: duckdb.DuckDBPyConnection, stages: Sequence[StageRef]) -> None:
+    """Join the stages of all calls into the table `calls`."""
+    refs = [ref for ref in stages if ref.stage in _CALL_STAGES]
+    for ref in refs:
+        _check_shards(connection, f"{ref.stage}/{ref.tool}", ref.shards)
+    for stage in _CALL_STAGES:
+        connection.register(f"no_{stage}", arrow_schema(TABLES[stage][1]).empty_table())
+    select = _CALLS.read_text()
+    nothing = {stage: f"no_{stage}" for stage in _CALL_STAGES}
+    connection.execute(f"CREATE TABLE calls AS {select.format(**nothing)}")
+    for tool in dict.fromkeys(ref.tool for ref in refs):
+        for part in _ranges([ref for ref in refs if ref.tool == tool]):
+            found = {stage: f"read_parquet(${stage})" for stage in part}
+            try:
+                connection.execute(f"INSERT INTO calls {select.format(**nothing | found)}", part)
+            except duckdb.Error as error:
+                raise _not_indexed(f"the calls to {tool}", error) from error
+    _check_joined(connection, refs)
+
+
+def _ranges(refs: Sequence[StageRef]) -> Iterator[dict[str, list[str]]]:
+    """Paths by stage of one tool's shards, some neighbouring ones of all stages at a time."""
+    by_index: dict[int, list[tuple[str, ShardRef]]] = {}
+    for ref in refs:
+        for shard in ref.shards:
+            by_index.setdefault(shard.shard_index, []).append((ref.stage, shard))
+    part: dict[str, list[str]] = {}
+    num_rows = 0
+    for shard_index in sorted(by_index):
+        for stage, shard in by_index[shard_index]:
+            part.setdefault(stage, []).append(shard.path)
+            num_rows += shard.num_rows if stage == "sample" else 0
+        if num_rows >= _JOINED_ROWS:
+            yield part
+            part, num_rows = {}, 0
+    if part:
+        yield part
+
+
+def _check_shards(
+    connection: duckdb.DuckDBPyConnection, where: str, shards: Sequence[ShardRef]
+) -> None:
+    """Nothing, if all shards are there and have the rows that they should."""
+    if not shards:
+        return
+    sql = "SELECT sum(num_rows) FROM parquet_file_metadata(?)"
+    try:
+        [(found,)] = connection.execute(sql, [[shard.path for shard in shards]]).fetchall()
+    except duckdb.Error as error:
+        raise _not_indexed(f"a shard of {where}", error) from error
+    _check_count(where, found or 0, shards)
+
+
+def _check_joined(connection: duckdb.DuckDBPyConnection, refs: Sequence[StageRef]) -> None:
+    """Nothing, if every row of every stage has found its call."""
+    [found] = connection.execute(
+        "SELECT count(*), count(outcome), count(loss_with_result), count(kept) FROM calls"
+    ).fetchall()
+    for stage, num_rows in zip(_CALL_STAGES, found, strict=True):
+        shards = [shard for ref in refs if ref.stage == stage for shard in ref.shards]
+        _check_count(stage, num_rows, shards)
+
+
+def _check_count(where: str, num_rows: int, shards: Sequence[ShardRef]) -> None:
+    expected = sum(shard.num_rows for shard in shards)
     if num_rows != expected:
         raise ShardIntegrityError(
             f"the shards of {where} hold {num_rows} rows, expected {expected}; "
             "delete them and run again: they are then computed anew"
         )
+
+
+def _not_indexed(what: str, error: duckdb.Error) -> ShardIntegrityError:
+    return ShardIntegrityError(
+        f"{what} cannot be indexed ({_first_line(error)}); run again to compute it"
+    )
 
 
 def _facts(stages: Sequence[StageRef], config: PipelineConfig) -> dict[str, pa.Table]:
@@ -179,6 +299,7 @@ def _reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             f"and repeat {_MADE_BY}: it is built again from the shards"
         ) from error
     try:
+        connection.execute(_QUIET)
         yield connection
     except duckdb.Error as error:
         raise ConfigError(_first_line(error)) from error

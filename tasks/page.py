@@ -8,13 +8,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from tasks import index
+from tasks.commands import calls_command, evaluate_command, funnel_command
 from tasks.diagnosis import diagnose
-from tasks.figures import figures, inline_svg
+from tasks.evaluation_page import evaluation_context
+from tasks.figure_style import inline_svg
+from tasks.figures import figures
+from tasks.reliability import JUDGED_CALLS, reliability_lines
+from tasks.templates import render
+from toolformer_core import published
 from toolformer_core.config import PipelineConfig, pruning_threshold
 from toolformer_core.records import Outcome
+
+_QUERIES = {
+    "drops": "SELECT * FROM drops",
+    "losses": "SELECT tool, loss_reduction, kept FROM candidates WHERE isfinite(loss_reduction)",
+    "explained": "SELECT * FROM candidates ORDER BY loss_reduction DESC NULLS LAST",
+    "reliability": JUDGED_CALLS,
+    "sweep": "SELECT * FROM threshold_sweep",
+    "kept": "SELECT * FROM kept_examples",
+    "dropped": "SELECT * FROM dropped_examples",
+    "health": "SELECT * FROM tool_health",
+    "counts": "SELECT * FROM stage_counts WHERE stage IN ('corpus', 'quarantine')",
+    "quarantined": "SELECT * FROM quarantined",
+}
+
+_MAX_SHOWN_SOURCES = 3
 
 Row = Mapping[str, Any]  # Any: DuckDB values
 
@@ -27,38 +46,48 @@ def render_page(
 ) -> str:
     """The report as one HTML text.
 
-    Scores have the keys benchmark, arm, metric, value, low, high, n, call_rate, malformed_rate.
+    Scores have the keys of ArmScore.
     Links are shown with the run's facts: web addresses as links, all else (versions, paths) as
     text.
     Raises: ConfigError if there is no index.
     """
     settings = index.flat_settings(config)
     funnel = index.funnel(index_path)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    root = index_path.parent
+    evaluated_by = evaluate_command(str(root / "model"), config, None)
+    return render(
+        "page.html.j2",
+        {
+            "facts": _facts(config, settings),
+            "links": links,
+            "funnel": funnel,
+            "reasons": _reasons(funnel),
+            "sweep": [
+                {**row, "paper": _kept_in_the_paper(row)}
+                for row in index.select(index_path, "SELECT * FROM threshold_sweep")
+            ],
+            "prune_below": max(pruning_threshold(config, tool) for tool in config.tools.enabled),
+            "figures": {
+                name: inline_svg(name, figure) for name, figure in figures(index_path).items()
+            },
+            "examples": {tool: _examples(index_path, tool) for tool in funnel},
+            "health": index.select(index_path, "SELECT * FROM tool_health"),
+            "outcomes": [outcome.value for outcome in Outcome],
+            "corpus": _corpus_counts(index_path),
+            "quarantined": _quarantined(index_path),
+            "settings": settings,
+            "diagnosis": diagnose(index_path),
+            "reliability": reliability_lines(index_path),
+            "funnel_command": funnel_command(root),
+            "queries": {name: calls_command(root, sql) for name, sql in _QUERIES.items()},
+            **evaluation_context(index_path, config, scores, evaluated_by),
+        },
     )
-    environment.filters |= {"number": _number, "share": _share, "grouped": _grouped}
-    return environment.get_template("page.html.j2").render(
-        facts=_facts(config, settings),
-        links=links,
-        funnel=funnel,
-        reasons=_reasons(funnel),
-        sweep=index.select(index_path, "SELECT * FROM threshold_sweep"),
-        prune_below=max(pruning_threshold(config, tool) for tool in config.tools.enabled),
-        figures={name: inline_svg(name, figure) for name, figure in figures(index_path).items()},
-        examples={tool: _examples(index_path, tool) for tool in funnel},
-        scores=scores,
-        health=index.select(index_path, "SELECT * FROM tool_health"),
-        outcomes=[outcome.value for outcome in Outcome],
-        corpus=_corpus_counts(index_path),
-        quarantined=_quarantined(index_path),
-        settings=settings,
-        diagnosis=diagnose(index_path),
-    )
+
+
+def _kept_in_the_paper(row: Row) -> int | None:
+    """The paper's count for the same tool and threshold, if it has one."""
+    return published.CALLS_BY_THRESHOLD.get(row["tool"], {}).get(row["filtering_threshold"])
 
 
 def _facts(config: PipelineConfig, settings: Mapping[str, str]) -> dict[str, str]:
@@ -75,13 +104,20 @@ def _facts(config: PipelineConfig, settings: Mapping[str, str]) -> dict[str, str
         + (f" @ {config.model.revision}" if config.model.revision else ""),
         "arithmetic": config.model.dtype,
         "tools": ", ".join(config.tools.enabled),
-        "corpus": ", ".join(config.corpus.sources) or "none",
+        "corpus": _shown(config.corpus.sources),
     }
     for label, key in labels.items():
         by_tool = {k.removeprefix(f"{key}."): v for k, v in settings.items() if k.startswith(key)}
         shown = [f"{tool} {value}" for tool, value in by_tool.items()]
         facts[label] = settings[key] if key in settings else ", ".join(shown)
     return facts
+
+
+def _shown(sources: Sequence[str]) -> str:
+    """Few sources by name; many would fill the page's head."""
+    if len(sources) > _MAX_SHOWN_SOURCES:
+        return f"{len(sources)} sources, see the settings"
+    return ", ".join(sources) or "none"
 
 
 def _reasons(funnel: Mapping[str, Row]) -> list[str]:
@@ -117,15 +153,3 @@ def _quarantined(index_path: Path) -> index.Rows:
         "arg_min(excerpt, row_number) AS excerpt "
         "FROM quarantined GROUP BY source, reason ORDER BY n DESC, source, reason",
     )
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f}%"
-
-
-def _grouped(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"

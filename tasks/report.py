@@ -8,9 +8,10 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from tasks._policies import effect_task
 from tasks.diagnosis import diagnose
+from tasks.evaluation_page import render_evaluation
 from tasks.index import build_index, examples, funnel
 from tasks.page import render_page
-from tasks.publish import record_run
+from tasks.publish import record_run, record_seconds
 from toolformer_core.config import PipelineConfig
 from toolformer_core.errors import ZeroYieldError
 from toolformer_core.shards import read_manifest, total_counts
@@ -96,4 +97,21 @@ def write_report(
         create_table_artifact(table=[dict(score) for score in scores], key="evaluation")
     facts = "\n".join(f"- {name}: {value}" for name, value in links.items())
     create_markdown_artifact(markdown=f"# Run\n{facts}\n", key="run")
+    record_seconds(root)
+    return path
+
+
+@effect_task
+def write_evaluation(
+    index: Path,
+    config: PipelineConfig,
+    scores: Sequence[Mapping[str, Any]],
+    links: Mapping[str, str],
+    root: Path,
+) -> Path:
+    """The self-contained HTML report of an evaluation alone."""
+    path = root / PAGE
+    path.write_text(render_evaluation(index, config, scores, links), encoding="utf-8")
+    create_link_artifact(link=path.absolute().as_uri(), key="report", link_text="HTML report")
+    create_table_artifact(table=[dict(score) for score in scores], key="evaluation")
     return path

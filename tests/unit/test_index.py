@@ -1,7 +1,9 @@
 """The index against plain Python over the same stories."""
 
+import dataclasses
 import math
 import random
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from toolformer_core.config import PipelineConfig
 from toolformer_core.errors import ConfigError, ShardIntegrityError
 from toolformer_core.notation import render_call, render_call_with_result
 from toolformer_core.records import DropReason, Outcome
+from toolformer_core.shards import StageRef, read_shard
 
 THRESHOLDS = (0.1, 0.5, 1.0, 2.0)
 CONFIG = pipeline_config(
@@ -258,9 +261,10 @@ def test_build_index_no_stage_has_all_views_commented_and_no_calls(tmp_path: Pat
     index.build_index([], CONFIG, path)
 
     views = index.select(path, "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal")
-    assert len(views) == 8
+    assert len(views) == 17
     assert all(view["comment"] for view in views)
-    for view in ("candidates", "drops", "kept_examples", "dropped_examples"):
+    filled = ("funnel", "threshold_sweep", "tool_health")  # a row per tool, with zeros
+    for view in {view["view_name"] for view in views} - set(filled):
         columns, rows = index.query(path, f"SELECT * FROM {view}")
         assert columns
         assert rows == []
@@ -297,6 +301,73 @@ def test_build_index_shard_of_other_length_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ShardIntegrityError, match="hold 4 rows, expected 14"):
         index.build_index(stages, CONFIG, tmp_path / "index.duckdb")
+
+
+def in_groups(root: Path, stories: list[CallStory], num_groups: int) -> list[StageRef]:
+    """The stories' stages with one shard index for each group of stories."""
+    by_stage: dict[tuple[str, str], list[StageRef]] = {}
+    for group in range(num_groups):
+        own = stories[group::num_groups]
+        for ref in write_annotation(root / str(group), [document()], own):
+            shards = tuple(dataclasses.replace(s, shard_index=group) for s in ref.shards)
+            by_stage.setdefault((ref.stage, ref.tool), []).append(
+                dataclasses.replace(ref, shards=shards)
+            )
+    documents = by_stage.pop(("corpus", "all"))[:1]
+    return documents + [
+        dataclasses.replace(refs[0], shards=tuple(s for ref in refs for s in ref.shards))
+        for refs in by_stage.values()
+    ]
+
+
+def test_build_index_joined_in_ranges_equals_joined_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stories = [*one_of_each(), CallStory(candidate_id="day", tool="Calendar")]
+    stages = in_groups(tmp_path / "shards", stories, 4)
+    found = []
+    for joined_rows in (1, 1000):
+        monkeypatch.setattr(index, "_JOINED_ROWS", joined_rows)
+        path = tmp_path / f"{joined_rows}.duckdb"
+        index.build_index(stages, CONFIG, path)
+        found.append(index.query(path, "SELECT * FROM candidates ORDER BY candidate_id")[1])
+
+    assert len(found[0]) == 15
+    assert repr(found[0]) == repr(found[1])  # nan is not equal to itself
+
+
+def test_build_index_result_without_its_call_is_refused(tmp_path: Path) -> None:
+    stages = write_annotation(tmp_path / "a", [document()], one_of_each())
+    others = write_annotation(tmp_path / "b", [document()], [CallStory(candidate_id="stranger")])
+    mixed = [*stages[:2], *others[2:]]
+
+    with pytest.raises(ShardIntegrityError, match="execute hold 0 rows, expected 1"):
+        index.build_index(mixed, CONFIG, tmp_path / "index.duckdb")
+
+
+def test_stage_views_have_the_records_fields_and_rows(tmp_path: Path) -> None:
+    stages = write_annotation(tmp_path / "shards", [document()], one_of_each())
+    path = tmp_path / "index.duckdb"
+    index.build_index(stages, CONFIG, path)
+
+    for ref in stages[1:]:
+        table, record_type = index.TABLES[ref.stage]
+        fields = [field.name for field in dataclasses.fields(record_type)]
+        columns, rows = index.query(path, f"SELECT * FROM {table}")
+        assert columns == fields
+        written = [
+            tuple(listed(getattr(record, name)) for name in fields)
+            for shard in ref.shards
+            for record in read_shard(shard, record_type)
+        ]
+        assert sorted(map(repr, rows)) == sorted(map(repr, written))
+
+
+def listed(value: object) -> object:
+    """A field as DuckDB gives it."""
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, StrEnum) else value
 
 
 def test_settings_are_flat_and_per_tool_values_have_the_tool_in_the_key(tmp_path: Path) -> None:

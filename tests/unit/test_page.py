@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from tests.support.builders import (
     write_annotation,
     write_stage,
 )
+from tests.support.html_page import Elements, check_safe, table_rows
 from toolformer_core.config import PipelineConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.records import DropReason, Outcome
@@ -37,6 +37,13 @@ SCORES = [
         "n": 1200,
         "call_rate": 0.93,
         "malformed_rate": None,
+        "calls_per_item": 0.95,
+        "tool_seconds_per_call": 0.012,
+        "tokens_per_item": 51.4,
+        "difference": 0.25,
+        "difference_low": 0.2,
+        "difference_high": 0.3,
+        "p_value": 0.00123,
     }
 ]
 STORIES = [
@@ -47,32 +54,6 @@ STORIES = [
     CallStory(candidate_id="open", dropped=DropReason.NOT_CLOSED),
     CallStory(candidate_id="late", tool="Calendar", outcome=Outcome.TIMED_OUT),
 ]
-
-
-class Elements(HTMLParser):
-    """Names of all elements, the values of all attributes, and whether tags are balanced."""
-
-    VOID = ("meta", "br")
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.names: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.names.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.names.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def built(
@@ -102,33 +83,24 @@ def usual_page(usual_index: Path) -> str:
     return rendered(usual_index)
 
 
-def cells(text: str) -> list[str]:
-    """Text of every table row, cells parted by one space."""
-    rows = re.findall(r"<tr.*?</tr>", text, flags=re.DOTALL)
-    return [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in rows]
-
-
 def test_render_page_tables_hold_the_counts_and_scores(usual_page: str) -> None:
-    rows = cells(usual_page)
+    rows = table_rows(usual_page)
 
     # documents positions calls parsed executed scored kept checkable right
     assert "Calculator 1 1 5 4 4 4 2 2 1 50%" in rows
     assert "Calendar 1 1 1 1 0 0 0 0 0 -" in rows
-    assert "dateset on accuracy 0.575 [0.500, 0.650] 1,200 93% -" in rows
+    assert (
+        "dateset on 0.575 [0.500, 0.650] 1,200 +0.250 [0.200, 0.300] 0.0012 93% - 0.95 0.012 51"
+    ) in rows
+    assert "Toolformer on 27.3 57.5 [50.0, 65.0]" in rows
+    assert "Calculator 0.5 2 3,680 2 1 50%" in rows  # as the paper's Table 2 has 3,680
     assert "Calendar 1 0% 0 0 0 1 0 0.010 0.010" in rows
     assert "texts.jsonl not_json 2 4 {oops" in rows
     assert "3 1" in rows  # rows, documents
 
 
 def test_render_page_is_well_formed_and_loads_nothing(usual_page: str) -> None:
-    elements = Elements(usual_page)
-
-    assert elements.open == []
-    assert not {"script", "link", "img", "iframe", "object"} & set(elements.names)
-    loading = {"src", "href", "xlink:href", "srcset", "data", "action"}
-    assert all(value.startswith("#") for name, value in elements.attributes if name in loading)
-    ids = [value for name, value in elements.attributes if name == "id"]
-    assert len(ids) == len(set(ids))
+    check_safe(usual_page)
 
 
 def test_render_page_every_reference_within_the_page_has_its_target(usual_page: str) -> None:
