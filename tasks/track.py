@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param, RunTag
+from matplotlib.figure import Figure
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
@@ -21,11 +22,13 @@ from tasks._policies import effect_task
 from tasks.figures import figures
 from tasks.index import flat_settings, funnel, query
 from tasks.publish import git_commit
+from tasks.sweep_figures import sweep_figures
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.settings import per_tool
 from toolformer_core.shards import read_manifest, total_counts
+from toolformer_core.variations import Cell, Variation
 
 EXPERIMENT = "toolformer"
 _MAX_PARAM_CHARS = 500
@@ -40,26 +43,49 @@ def tracking_uri(runtime: Runtime) -> str:
 
 
 @effect_task
-def start_tracking(config: PipelineConfig, runtime: Runtime) -> str | None:
-    """Open the parent run, log all settings; its run id, or None if the store is unreachable."""
-    try:
-        client = MlflowClient(tracking_uri(runtime))
-        experiment = _experiment_id(client, runtime)
-        run = client.create_run(experiment, run_name=flow_run.name or "toolformer")
-        params = {**flat_settings(config), **_paper_params(config)}
-        client.log_batch(
-            run.info.run_id,
-            params=[Param(name, str(value)[:_MAX_PARAM_CHARS]) for name, value in params.items()],
-            tags=[
-                RunTag("fingerprint", fingerprint(config)),
-                RunTag("git_commit", git_commit()),
-                RunTag("prefect_flow_run_id", str(flow_run.id or "")),
-            ],
-        )
-    except (MlflowException, OSError) as error:
-        get_run_logger().warning("MLflow is not reachable, this run is not tracked: %s", error)
+def start_tracking(
+    config: PipelineConfig, runtime: Runtime, sections: tuple[str, ...] | None = None
+) -> str | None:
+    """Open the parent run, log the settings; its run id, or None if the store is unreachable.
+
+    `sections`: the parts of the settings that the run depends on; None: all.
+    """
+    return _open_run(flow_run.name or "toolformer", _params(config, sections), config, runtime, {})
+
+
+@effect_task
+def start_sweep(
+    config: PipelineConfig, varied: Mapping[str, Sequence[str]], runtime: Runtime
+) -> str | None:
+    """Open the parent run of a sweep, with the values of what varies; see start_tracking."""
+    params = {name: ", ".join(values) for name, values in varied.items()}
+    return _open_run(flow_run.name or "sweep", params, config, runtime, {})
+
+
+@effect_task
+def start_cell(parent: str | None, cell: Cell, runtime: Runtime) -> str | None:
+    """Open the run of a cell within its sweep; its params are numbers wherever they can be."""
+    if parent is None:
         return None
-    return str(run.info.run_id)
+    config = cell.config
+    params = {
+        **_paper_params(config),
+        "seed": config.sample.seed,
+        "model": config.model.name_or_path,
+        **cell.values,
+    }
+    return _open_run(cell.name, params, config, runtime, {MLFLOW_PARENT_RUN_ID: parent})
+
+
+@effect_task
+def finish_cell(
+    run: str | None,
+    metrics: Mapping[str, float],
+    scores: Sequence[Mapping[str, Any]],
+    runtime: Runtime,
+) -> None:
+    """Log the figures of a cell, and close its run."""
+    _log_run(run, _points({**metrics, **_score_metrics(scores)}), runtime, closes=True)
 
 
 @effect_task
@@ -198,24 +224,46 @@ def close_tracking(parent: str | None, runtime: Runtime) -> None:
 
 @effect_task
 def track_scores(parent: str | None, scores: Sequence[Mapping[str, Any]], runtime: Runtime) -> None:
-    """On the parent run: value, interval and call rate of every benchmark and arm."""
-    metrics = {
-        f"evaluate/{score['benchmark']}/{score['arm']}_{name}": float(score[name])
+    """On the parent run: the figures of every benchmark and arm."""
+    _log_run(parent, _points(_score_metrics(scores)), runtime)
+
+
+def _score_metrics(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {
+        f"evaluate/{score['benchmark']}/{score['arm']}_{name}": float(figure)
         for score in scores
-        for name in ("value", "low", "high", "call_rate", "malformed_rate")
+        for name, figure in score.items()
+        if name not in ("benchmark", "arm", "metric") and figure is not None
     }
-    _log_run(parent, _points(metrics), runtime)
 
 
 @effect_task
 def finish_tracking(parent: str | None, index: Path, report: Path, runtime: Runtime) -> str | None:
     """Log the figures and the report, close the parent run; a link to it for people."""
+    return _finish(parent, lambda: figures(index), report, runtime)
+
+
+@effect_task
+def finish_sweep(
+    parent: str | None,
+    index: Path,
+    variations: Sequence[Variation],
+    report: Path,
+    runtime: Runtime,
+) -> str | None:
+    """Log the figures and the report of a sweep, close its run; a link to it for people."""
+    return _finish(parent, lambda: sweep_figures(index, variations), report, runtime)
+
+
+def _finish(
+    parent: str | None, draw: Callable[[], Mapping[str, Figure]], report: Path, runtime: Runtime
+) -> str | None:
     if parent is None:
         return None
     try:
         client = MlflowClient(tracking_uri(runtime))
         client.log_artifact(parent, str(report))
-        for name, figure in figures(index).items():
+        for name, figure in draw().items():
             client.log_figure(parent, figure, f"figures/{name}.png")
         client.set_terminated(parent)
     except (MlflowException, OSError) as error:
@@ -225,16 +273,43 @@ def finish_tracking(parent: str | None, index: Path, report: Path, runtime: Runt
 
 
 def fail_tracking(runtime: Runtime, flow_run_id: str) -> None:
-    """Close the parent run of a failed flow run as failed."""
+    """Close what a failed flow run has left open as failed: its run, or its sweep and the cell."""
     try:
         client = MlflowClient(tracking_uri(runtime))
         experiment = client.get_experiment_by_name(EXPERIMENT)
-        wanted = f"tags.prefect_flow_run_id = '{flow_run_id}'"
+        wanted = f"tags.prefect_flow_run_id = '{flow_run_id}' and attributes.status = 'RUNNING'"
         for run in client.search_runs([experiment.experiment_id], wanted) if experiment else []:
             client.set_terminated(run.info.run_id, status="FAILED")
     except (MlflowException, OSError):
         # The flow has failed already and says why; a store that is away as well adds nothing.
         return
+
+
+def _open_run(
+    name: str,
+    params: Mapping[str, Any],
+    config: PipelineConfig,
+    runtime: Runtime,
+    tags: Mapping[str, str],
+) -> str | None:
+    """A new run of this flow run with its params; None if the store is unreachable."""
+    own = {
+        "fingerprint": fingerprint(config),
+        "git_commit": git_commit(),
+        "prefect_flow_run_id": str(flow_run.id or ""),
+    }
+    try:
+        client = MlflowClient(tracking_uri(runtime))
+        experiment = _experiment_id(client, runtime)
+        run = client.create_run(experiment, tags={**own, **tags}, run_name=name)
+        client.log_batch(
+            run.info.run_id,
+            params=[Param(key, str(value)[:_MAX_PARAM_CHARS]) for key, value in params.items()],
+        )
+    except (MlflowException, OSError) as error:
+        get_run_logger().warning("MLflow is not reachable, this run is not tracked: %s", error)
+        return None
+    return str(run.info.run_id)
 
 
 def _experiment_id(client: MlflowClient, runtime: Runtime) -> str:
@@ -258,7 +333,21 @@ def _paper_params(config: PipelineConfig) -> dict[str, Any]:
         for symbol, value in symbols.items()
         for tool in config.tools.enabled
     }
-    return {**symbols, **by_tool, "k": config.evaluate.decode.call_top_k}
+    return {**symbols, **by_tool, "k": _top_k(config)}
+
+
+def _params(config: PipelineConfig, sections: tuple[str, ...] | None) -> dict[str, Any]:
+    settings = flat_settings(config)
+    if sections is None:
+        return {**settings, **_paper_params(config)}
+    chosen = {key: v for key, v in settings.items() if key.partition(".")[0] in sections}
+    return {**chosen, "k": _top_k(config)}
+
+
+def _top_k(config: PipelineConfig) -> int | str:
+    """K of decoding, where it decides whether a call starts."""
+    decode = config.evaluate.decode
+    return decode.call_top_k if decode.call_threshold is None else "none"
 
 
 def _points(metrics: Mapping[str, float]) -> list[Metric]:
@@ -289,11 +378,16 @@ def _log_in_batches(client: MlflowClient, run_id: str, points: Sequence[Metric])
         client.log_batch(run_id, metrics=list(points[first : first + _MAX_BATCH]))
 
 
-def _log_run(run_id: str | None, points: Sequence[Metric], runtime: Runtime) -> None:
+def _log_run(
+    run_id: str | None, points: Sequence[Metric], runtime: Runtime, *, closes: bool = False
+) -> None:
     if run_id is None:
         return
     try:
-        MlflowClient(tracking_uri(runtime)).log_batch(run_id, metrics=list(points))
+        client = MlflowClient(tracking_uri(runtime))
+        _log_in_batches(client, run_id, points)
+        if closes:
+            client.set_terminated(run_id)
     except (MlflowException, OSError) as error:
         get_run_logger().warning("MLflow did not take %d metrics: %s", len(points), error)
 
