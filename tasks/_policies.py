@@ -6,12 +6,13 @@ and the content of its inputs; where files lie, who watches and how fast the mac
 part of it.
 """
 
+import functools
 import hashlib
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from toolformer_core.errors import TransientModelError, TransientStorageError, TransientToolError
 from toolformer_core.fingerprint import canonical
+from toolformer_core.shards import ShardRef
 
 Result = TypeVar("Result")
 
@@ -79,7 +81,7 @@ def shard_task(
     stage: str, version: int, *, tag: str | None = None
 ) -> Callable[[Callable[..., Result]], Task[..., Result]]:
     """Decorator of a task from shards to one shard: cached by content, retried if transient."""
-    return task(
+    decorator = task(
         cache_policy=ContentKey(stage=stage, version=version),
         persist_result=True,
         result_serializer="json",
@@ -89,6 +91,21 @@ def shard_task(
         retry_condition_fn=is_transient,
         tags=[tag] if tag else [],
     )
+    return lambda function: decorator(_timed(function))
+
+
+def _timed(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The function, which notes in the shard's reference how long it took."""
+
+    @functools.wraps(function)
+    def timed(*args: Any, **kwargs: Any) -> Result:  # Any: those of the function
+        started = time.monotonic()
+        result = function(*args, **kwargs)
+        if isinstance(result, ShardRef):
+            result = replace(result, seconds=round(time.monotonic() - started, 3))
+        return result
+
+    return timed
 
 
 def effect_task(function: Callable[..., Result]) -> Task[..., Result]:

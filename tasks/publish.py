@@ -3,11 +3,14 @@
 import json
 import platform
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tasks._policies import effect_task
 from toolformer_core.config import DecodeConfig, PipelineConfig, Runtime
@@ -71,6 +74,24 @@ def record_run(config: PipelineConfig, manifests: Sequence[Path], root: Path) ->
     content = {"config": config.model_dump(mode="json"), "manifests": relative}
     root.mkdir(parents=True, exist_ok=True)
     write_whole(root / RUN_FILE, json.dumps(content, indent=1))
+
+
+def record_seconds(root: Path) -> None:
+    """Add to run.json how long this process has lived: what the run took, its start included."""
+    path = root / RUN_FILE
+    seconds = round(time.time() - psutil.Process().create_time(), 1)
+    content = json.loads(path.read_text(encoding="utf-8")) | {"seconds": seconds}
+    write_whole(path, json.dumps(content, indent=1))
+
+
+def run_seconds(root: Path) -> float | None:
+    """What the run in a folder took; None if it was not recorded.
+
+    Raises: ConfigError if run.json is broken.
+    """
+    with _whole_file(root / RUN_FILE, "delete it, or pass another folder"):
+        seconds = json.loads((root / RUN_FILE).read_text(encoding="utf-8")).get("seconds")
+        return None if seconds is None else float(seconds)
 
 
 def read_run(root: Path) -> tuple[dict[str, Any], list[Path]]:  # Any: settings of every kind

@@ -36,6 +36,7 @@ class ShardRef:
     num_rows: int
     shard_index: int
     counts: dict[str, int]  # counts by reason, as the stage reports them
+    seconds: float = dataclasses.field(default=0.0, compare=False)  # that its task took
 
     @property
     def identity(self) -> str:

@@ -12,6 +12,7 @@ from tests.support.builders import (
     RECORD_TYPES,
     augmented_document,
     document,
+    evaluated_call,
     evaluated_item,
     executed_call,
     filter_decision,
@@ -50,7 +51,10 @@ RECORDS = {
     "score": [scored_call(), scored_call(is_right=None, loss_reduction=-0.0)],
     "filter": [filter_decision(), filter_decision(is_right=False)],
     "augment": [augmented_document(), augmented_document(calls=())],
-    "evaluate": [evaluated_item(), evaluated_item(gold=(), calls=("a", "b"))],
+    "evaluate": [
+        evaluated_item(),
+        evaluated_item(gold=(), calls=(evaluated_call(), evaluated_call())),
+    ],
 }
 
 

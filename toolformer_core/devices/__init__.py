@@ -1,0 +1,1 @@
+"""Figures of devices, one JSON file each, as tests/bench/device.py writes them."""
