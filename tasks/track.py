@@ -333,7 +333,9 @@ def _paper_params(config: PipelineConfig) -> dict[str, Any]:
         for symbol, value in symbols.items()
         for tool in config.tools.enabled
     }
-    return {**symbols, **by_tool, "k": _top_k(config)}
+    decode = config.evaluate.decode
+    k = decode.call_top_k if decode.call_threshold is None else "none"
+    return {**symbols, **by_tool, "k": k}
 
 
 def _params(config: PipelineConfig, sections: tuple[str, ...] | None) -> dict[str, Any]:
@@ -341,13 +343,7 @@ def _params(config: PipelineConfig, sections: tuple[str, ...] | None) -> dict[st
     if sections is None:
         return {**settings, **_paper_params(config)}
     chosen = {key: v for key, v in settings.items() if key.partition(".")[0] in sections}
-    return {**chosen, "k": _top_k(config)}
-
-
-def _top_k(config: PipelineConfig) -> int | str:
-    """K of decoding, where it decides whether a call starts."""
-    decode = config.evaluate.decode
-    return decode.call_top_k if decode.call_threshold is None else "none"
+    return {**chosen, "k": _paper_params(config)["k"]}
 
 
 def _points(metrics: Mapping[str, float]) -> list[Metric]:

@@ -323,7 +323,7 @@ def test_render_evaluation_by_a_call_threshold_shows_it_and_not_the_papers_k(
 
 def test_evaluate_command_repeats_every_setting_of_an_evaluation() -> None:
     config = pipeline_config(
-        "model.name_or_path=1e5",
+        "model.name_or_path='1e5'",
         "model.revision=abc",
         "model.dtype=float32",
         "tools.enabled=[Calculator, half]",
