@@ -113,10 +113,15 @@ def _facts(config: PipelineConfig, variations: Sequence[Variation]) -> dict[str,
     fixed = {
         "model": config.model.name_or_path,
         "tools": ", ".join(config.tools.enabled),
-        "corpus": ", ".join(config.corpus.sources),
+        "corpus": _first(config.corpus.sources),
         "benchmarks": ", ".join(config.evaluate.benchmarks),
     }
     return {**{k: v for k, v in fixed.items() if k != MODEL or k not in varied}, **varied}
+
+
+def _first(sources: Sequence[str]) -> str:
+    """A corpus may have dozens; the settings name them all."""
+    return " and ".join([*sources[:1], *([f"{len(sources) - 1} more"] if sources[1:] else [])])
 
 
 def _measured(scores: Sequence[Row]) -> dict[str, dict[int, Row]]:
