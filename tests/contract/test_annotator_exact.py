@@ -200,6 +200,7 @@ def test_annotator_any_order_and_sharding_equals_the_reference(lm, reference, se
     assert_equal([call for shard in shards for call in annotate(lm, shard)], reference)
 
 
+@pytest.mark.timeout(900)  # one float64 pass per token: minutes on a busy machine
 def test_annotator_smollm2_equals_the_reference(smollm2_folder):
     lm = load(smollm2_folder)
     texts = (
