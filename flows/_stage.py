@@ -1,5 +1,6 @@
 """The pattern that every stage flow shares: map a task over shards, publish the manifest."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from prefect import Task
 
 from tasks._policies import run_shards
 from tasks.publish import publish_stage
+from toolformer_core.config import Runtime
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.shards import ShardRef, is_intact, stage_folder
 
@@ -20,8 +22,7 @@ def map_stage(
     shard: ShardTask,
     inputs: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
-    root: Path,
-    **runtime: Any,
+    runtime: Runtime,
 ) -> Path:
     """Run one task per input, write the manifest, return its path.
 
@@ -29,12 +30,15 @@ def map_stage(
     """
     version = getattr(shard.cache_policy, "version", 0)
     identity = fingerprint(stage, version, list(inputs), dict(settings))
-    folder = stage_folder(root, stage, tool, identity)
+    folder = stage_folder(runtime.root, stage, tool, identity)
+    location: dict[str, Any] = {"folder": folder}
+    if "runtime" in inspect.signature(shard.fn).parameters:
+        location["runtime"] = runtime
     refs, num_cached = run_shards(
         shard,
-        [{**one, **settings, "folder": folder, **runtime} for one in inputs],
-        root=root,
+        [{**one, **settings, **location} for one in inputs],
+        runtime=runtime,
         names=[f"{stage}-{tool}-{index:05d}" for index in range(len(inputs))],
         is_intact=is_intact,
     )
-    return publish_stage(stage, tool, identity, refs, num_cached, dict(settings), root)
+    return publish_stage(stage, tool, identity, refs, num_cached, dict(settings), runtime.root)

@@ -25,7 +25,7 @@ def corpus(config: CorpusConfig, runtime: Runtime, *, add: bool = False) -> list
     shards, is_cached = run_one(
         corpus_shards,
         {"config": config, "content_digest": identity, "earlier": earlier, "folder": folder},
-        root=runtime.root,
+        runtime=runtime,
         name="corpus-all-00000",
         is_intact=corpus_is_intact,
     )

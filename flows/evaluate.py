@@ -107,7 +107,7 @@ def _cells(
 
 
 def _map(name: str, cells: Sequence[Cell], runtime: Runtime) -> Path:
-    return map_stage("evaluate", name, evaluate_shard, cells, {}, runtime.root, runtime=runtime)
+    return map_stage("evaluate", name, evaluate_shard, cells, {}, runtime)
 
 
 @flow(name="evaluate-run", on_failure=[close_failed], on_crashed=[close_failed])

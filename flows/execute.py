@@ -35,8 +35,7 @@ def execute(
                 execute_shard.with_options(tags={f"tool:{tool.name}"}),
                 pairs,
                 settings,
-                runtime.root,
-                runtime=runtime,
+                runtime,
             )
         )
     close_tools(runtime)

@@ -45,11 +45,7 @@ def score(
             # Only where it is asked for: the pool changes when documents are added.
             "wrong_results": pool_results(calls) if "wrong_result" in config.score.controls else (),
         }
-        manifests.append(
-            map_stage(
-                "score", tool.name, score_shard, pairs, settings, runtime.root, runtime=runtime
-            )
-        )
+        manifests.append(map_stage("score", tool.name, score_shard, pairs, settings, runtime))
     report_stage("score", manifests)
     return manifests
 
@@ -64,8 +60,6 @@ def filter_scored(
         shards = [{"scored": shard} for shard in load_stage(manifest).shards]
         threshold = per_tool(config.filtering_threshold, tool.name, "filter.filtering_threshold")
         settings = {"tool": tool.name, "filtering_threshold": threshold}
-        manifests.append(
-            map_stage("filter", tool.name, filter_shard, shards, settings, runtime.root)
-        )
+        manifests.append(map_stage("filter", tool.name, filter_shard, shards, settings, runtime))
     report_stage("filter", manifests)
     return manifests

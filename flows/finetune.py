@@ -41,7 +41,7 @@ def finetune(
     tuned, _ = run_one(
         finetune_shards,
         {**inputs, "folder": folder, "runtime": runtime, "tracking": tracking},
-        root=runtime.root,
+        runtime=runtime,
         name="finetune-all-00000",
         is_intact=model_is_intact,
     )

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from prefect import Task, task
@@ -24,6 +23,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from tqdm import tqdm
 
+from toolformer_core.config import Runtime
 from toolformer_core.errors import TransientModelError, TransientStorageError, TransientToolError
 from toolformer_core.fingerprint import canonical
 from toolformer_core.shards import ShardRef
@@ -124,7 +124,7 @@ def run_shards(
     shard: Task[..., Result],
     calls: Sequence[Mapping[str, Any]],
     *,
-    root: Path,
+    runtime: Runtime,
     names: Sequence[str],
     is_intact: Callable[[Result], bool],
 ) -> tuple[list[Result], int]:
@@ -133,7 +133,7 @@ def run_shards(
     Waits for every run before it asks for a result, so that one failure does not drop the queue
     behind it. A cached result whose file has gone is computed anew: a cache hit does not look.
     """
-    stored = shard.with_options(result_storage=root / "results")
+    stored = shard.with_options(result_storage=runtime.root / "results")
     futures = [
         stored.with_options(task_run_name=name).submit(**call)
         for name, call in zip(names, calls, strict=True)
@@ -161,10 +161,12 @@ def run_one(
     single: Task[..., Result],
     call: Mapping[str, Any],
     *,
-    root: Path,
+    runtime: Runtime,
     name: str,
     is_intact: Callable[[Result], bool],
 ) -> tuple[Result, bool]:
     """The result of one task run, computed anew if its files have gone; whether it was cached."""
-    results, num_cached = run_shards(single, [call], root=root, names=[name], is_intact=is_intact)
+    results, num_cached = run_shards(
+        single, [call], runtime=runtime, names=[name], is_intact=is_intact
+    )
     return results[0], num_cached == 1

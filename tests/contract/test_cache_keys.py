@@ -104,7 +104,7 @@ def run(task, calls, root):
 
     @flow(name="copy", task_runner=ThreadPoolTaskRunner(max_workers=1))
     def copy_flow():
-        return run_shards(task, calls, root=root, names=names, is_intact=is_intact)
+        return run_shards(task, calls, runtime=Runtime(root=root), names=names, is_intact=is_intact)
 
     RUNS.clear()
     results, num_cached = copy_flow()
@@ -206,7 +206,13 @@ def test_transient_error_is_given_up_after_three_retries(calls, root):
 def test_run_one_is_cached_and_repaired(calls, root):
     @flow(name="copy-one")
     def copy_one():
-        return run_one(copy_shard, calls[0], root=root, name="copy-00000", is_intact=is_intact)
+        return run_one(
+            copy_shard,
+            calls[0],
+            runtime=Runtime(root=root),
+            name="copy-00000",
+            is_intact=is_intact,
+        )
 
     first, was_cached = copy_one()
     assert not was_cached
