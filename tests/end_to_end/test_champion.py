@@ -6,7 +6,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.champion import train_champion
-from flows.deployed import Training, training_config
+from flows.deployed import Place, Training, training_config, weekly_training
 from flows.output import stage_manifest
 from tasks.publish import read_run
 from tasks.register import CHAMPION, REGISTERED_MODEL, champion_model
@@ -26,25 +26,24 @@ def test_champion_gives_way_only_to_a_better_model(finished, tmp_path):
         home=project.runtime.home,
         tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
     )
-    content, manifests = read_run(project.root)
-    augmented, documents = (
-        stage_manifest(manifests, stage, project.root) for stage in ("augment", "corpus")
-    )
     gate, training = GateConfig(), Training(data=str(project.root), limit=3)
-    config = training_config(content, training, gate)
     client = MlflowClient(tracking_uri(runtime))
 
-    first = train_champion(augmented, documents, config, gate, runtime)
-    assert (first.passed, first.reason) == (True, "there is no champion yet")
+    place = Place(out=str(runtime.root), tracking=tracking_uri(runtime))
+    weekly_training(training, gate, place)
+    assert gate_tags(client) == {("passed", "there is no champion yet")}
     crowned = client.get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
     tuned = runtime.root / "model"
     champion = champion_model.fn("any run", runtime)
     assert champion.digest == folder_digest(tuned, "float32")
 
-    other = training_config(
-        content, training.model_copy(update={"changes": ["finetune.seed=9"]}), gate
+    other = training.model_copy(update={"changes": ["finetune.seed=9"]})
+    content, manifests = read_run(project.root)
+    augmented, documents = (
+        stage_manifest(manifests, stage, project.root) for stage in ("augment", "corpus")
     )
-    second = train_champion(augmented, documents, other, gate, runtime)
+    config = training_config(content, other, gate)
+    second = train_champion(augmented, documents, config, gate, runtime)
     assert not second.passed
     assert "word_problems" in second.reason
     assert folder_digest(tuned, "float32") != champion.digest
@@ -58,6 +57,13 @@ def test_champion_gives_way_only_to_a_better_model(finished, tmp_path):
     # The champion had answered all of it before.
     asked = [read_manifest(path) for path in runtime.root.glob("evaluate/*/*/manifest.json")]
     assert any(ref.num_cached == len(ref.shards) for ref in asked)
+
+
+def gate_tags(client):
+    """What the gate said, of all runs."""
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    runs = client.search_runs([experiment])
+    return {(t["gate"], t["gate_reason"]) for t in (run.data.tags for run in runs) if "gate" in t}
 
 
 def test_champion_is_asked_of_a_registry_that_is_there(tmp_path):
