@@ -11,7 +11,7 @@ from tasks._policies import run_shards
 from tasks.publish import publish_stage
 from toolformer_core.config import Runtime
 from toolformer_core.fingerprint import fingerprint
-from toolformer_core.shards import ShardRef, is_intact, stage_folder
+from toolformer_core.shards import ShardRef, is_intact, shard_folder
 
 ShardTask = Task[..., ShardRef]
 
@@ -30,7 +30,7 @@ def map_stage(
     """
     version = getattr(shard.cache_policy, "version", 0)
     identity = fingerprint(stage, version, list(inputs), dict(settings))
-    folder = stage_folder(runtime.root, stage, tool, identity)
+    folder = shard_folder(runtime.shard_root, stage, tool, identity)
     location: dict[str, Any] = {"folder": folder}
     if "runtime" in inspect.signature(shard.fn).parameters:
         location["runtime"] = runtime

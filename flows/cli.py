@@ -33,6 +33,7 @@ from flows.options import (
     ReplayOption,
     RunOption,
     SetOption,
+    StorageOption,
     ToolCallsOption,
     ToolsOption,
     UpdateOption,
@@ -79,6 +80,7 @@ def run(
     model: ModelOption = None,
     out: OutOption = None,
     update: UpdateOption = False,
+    storage: StorageOption = None,
     proposer: ProposerOption = None,
     tool_calls: ToolCallsOption = 4,
     device: DeviceOption = "cpu",
@@ -89,7 +91,9 @@ def run(
     name = config_file.stem if config_file else preset_name
     root = out or settings.home() / name
     # Without --out the folder is the preset's own, and going on in it is what one wants.
-    runtime = build_runtime(root, device, proposer_url=proposer, tool_calls=tool_calls)
+    runtime = build_runtime(
+        root, device, storage=storage, proposer_url=proposer, tool_calls=tool_calls
+    )
     _run_flow("run_pipeline", config, runtime, update=update or out is None)
     _show_run(root, as_json=as_json)
 
@@ -105,6 +109,7 @@ def annotate(
     out: OutOption = None,
     update: UpdateOption = False,
     add: AddOption = False,
+    storage: StorageOption = None,
     proposer: ProposerOption = None,
     replay: ReplayOption = None,
     tool_calls: ToolCallsOption = 4,
@@ -122,6 +127,7 @@ def annotate(
     runtime = build_runtime(
         out,
         device,
+        storage=storage,
         proposer_url=proposer,
         tool_calls=tool_calls,
         replay=replay.absolute() if replay else None,

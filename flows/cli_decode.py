@@ -13,6 +13,7 @@ from flows.options import (
     JsonOption,
     OutOption,
     SetOption,
+    StorageOption,
     ToolsOption,
     TunedOption,
     UpdateOption,
@@ -161,6 +162,7 @@ def evaluate(
     assignments: SetOption = None,
     out: OutOption = None,
     update: UpdateOption = False,
+    storage: StorageOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
@@ -173,7 +175,7 @@ def evaluate(
     from toolformer_core.models import check_device
 
     root = out or settings.home() / "evaluate"
-    runtime = build_runtime(root, device)
+    runtime = build_runtime(root, device, storage=storage)
     check_device(device)
     chosen = {
         "benchmarks": benchmark,

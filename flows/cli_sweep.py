@@ -17,6 +17,7 @@ from flows.options import (
     PresetOption,
     ProposerOption,
     SetOption,
+    StorageOption,
     ToolCallsOption,
     ToolsOption,
 )
@@ -58,6 +59,7 @@ def sweep(
     tools: ToolsOption = None,
     model: ModelOption = None,
     out: OutOption = None,
+    storage: StorageOption = None,
     proposer: ProposerOption = None,
     tool_calls: ToolCallsOption = 4,
     device: DeviceOption = "cpu",
@@ -74,7 +76,9 @@ def sweep(
     variations = _variations(filtering_threshold, call_top_k, seed, models, vary)
     config = build_config(preset_name, config_file, assignments, corpus, tools, model)
     root = out or settings.home() / (config_file.stem if config_file else preset_name)
-    runtime = build_runtime(root, device, proposer_url=proposer, tool_calls=tool_calls)
+    runtime = build_runtime(
+        root, device, storage=storage, proposer_url=proposer, tool_calls=tool_calls
+    )
     from flows.output import name_proposer
     from flows.sweep import sweep as run_sweep
 

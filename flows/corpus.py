@@ -10,7 +10,7 @@ from tasks.publish import publish_stage
 from tasks.report import report_stage
 from toolformer_core.config import CorpusConfig, Runtime
 from toolformer_core.corpus import corpus_digest
-from toolformer_core.shards import stage_folder
+from toolformer_core.shards import shard_folder
 
 
 @flow(name="corpus", flow_run_name="corpus", task_runner=TOOL_RUNNER)
@@ -19,9 +19,9 @@ def corpus(config: CorpusConfig, runtime: Runtime, *, add: bool = False) -> list
 
     With `add` the documents of the folder's last run come first, as they are.
     """
-    earlier = earlier_documents(config, runtime.root) if add else []
+    earlier = earlier_documents(config, runtime) if add else []
     identity = corpus_digest(config, earlier)
-    folder = stage_folder(runtime.root, "corpus", "all", identity)
+    folder = shard_folder(runtime.shard_root, "corpus", "all", identity)
     shards, is_cached = run_one(
         corpus_shards,
         {"config": config, "content_digest": identity, "earlier": earlier, "folder": folder},

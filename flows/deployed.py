@@ -59,6 +59,12 @@ class Place(Settings):
     """Where and how fast it runs; no result depends on it."""
 
     out: str = Field(title="Output folder", description="Shards, index, report, model.")
+    storage: str = Field(
+        default="",
+        title="Storage",
+        description="Folder or URL of the shards, as in s3://BUCKET/PREFIX. Empty: the output "
+        "folder.",
+    )
     device: str = Field(default="cpu", title="Device", description="cpu, cuda, cuda:1 ...")
     tool_calls: int = Field(
         default=4, ge=1, le=1000, title="Calls of one tool at a time", description="Per process."
@@ -210,6 +216,7 @@ def _runtime(place: Place) -> "Runtime":
     return build_runtime(
         Path(place.out),
         place.device,
+        storage=place.storage or None,
         proposer_url=place.proposer or None,
         tool_calls=place.tool_calls,
         tracking_uri=place.tracking or None,

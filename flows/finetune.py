@@ -41,7 +41,8 @@ def finetune(
     tuned, _ = run_one(
         finetune_shards,
         {**inputs, "folder": folder, "runtime": runtime, "tracking": tracking},
-        runtime=runtime,
+        # Checkpoints and model lie in the root, so what refers to them does, too.
+        runtime=runtime.model_copy(update={"storage": None}),
         name="finetune-all-00000",
         is_intact=model_is_intact,
     )

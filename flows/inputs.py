@@ -11,6 +11,7 @@ from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ConfigError
 from toolformer_core.overrides import edit, parse_config, parse_yaml
 from toolformer_core.presets import preset
+from toolformer_core.storage import check_storage, normal_folder
 
 
 def build_config(
@@ -52,14 +53,25 @@ def _read_config(path: Path) -> PipelineConfig:
     return parse_config(content)
 
 
-def build_runtime(root: Path, device: str, **options: Any) -> Runtime:  # Any: fields of Runtime
+def build_runtime(
+    root: Path,
+    device: str,
+    *,
+    storage: str | None = None,
+    **options: Any,  # Any: fields of Runtime
+) -> Runtime:
     """Where and how a command runs.
 
     Shards are referred to by path: a run must be readable from any working directory.
+
+    Raises: ConfigError if the storage cannot be written; TransientStorageError if it is away.
     """
+    if storage is not None:
+        storage = normal_folder(storage)
+        check_storage(storage)
     home = settings.home().absolute()
     given = {name: value for name, value in options.items() if value is not None}
-    return Runtime(root=root.absolute(), home=home, device=device, **given)
+    return Runtime(root=root.absolute(), home=home, device=device, storage=storage, **given)
 
 
 def split_names(text: str | None) -> list[str] | None:

@@ -37,6 +37,13 @@ ProposerOption = Annotated[
         "--proposer", help="Address of a model server that proposes calls: http://HOST:PORT/v1"
     ),
 ]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        help="Folder or URL, as in s3://BUCKET/PREFIX, of the shards; machines may share it.",
+    ),
+]
 ToolCallsOption = Annotated[
     int, typer.Option("--tool-calls", min=1, help="Calls of one tool at a time.")
 ]

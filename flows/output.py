@@ -61,7 +61,7 @@ def prepare_run(
     """
     config = name_proposer(config, runtime)
     root = runtime.root
-    if add and (root / RUN_FILE).is_file() and earlier_documents(config.corpus, root):
+    if add and (root / RUN_FILE).is_file() and earlier_documents(config.corpus, runtime):
         read_corpus(config.corpus, known=frozenset())  # looks the sources up; all may be empty
         check_method(config, runtime, annotate_only=annotate_only)
     else:
@@ -72,7 +72,7 @@ def prepare_run(
 
 def _holds_work(root: Path) -> bool:
     """Whether a run left shards, checkpoints or a model; one that was refused has only settings."""
-    kinds = ("*/*/*/*.parquet", "finetune/*/*/checkpoint-*", "model")
+    kinds = ("*/*/*/*.parquet", "*/*/*/manifest.json", "finetune/*/*/checkpoint-*", "model")
     return any(path for kind in kinds for path in root.glob(kind))
 
 

@@ -23,6 +23,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from tqdm import tqdm
 
+from tasks.storage import placed, result_storage
 from toolformer_core.config import Runtime
 from toolformer_core.errors import TransientModelError, TransientStorageError, TransientToolError
 from toolformer_core.fingerprint import canonical
@@ -133,7 +134,7 @@ def run_shards(
     Waits for every run before it asks for a result, so that one failure does not drop the queue
     behind it. A cached result whose file has gone is computed anew: a cache hit does not look.
     """
-    stored = shard.with_options(result_storage=runtime.root / "results")
+    stored = shard.with_options(result_storage=result_storage(runtime))
     futures = [
         stored.with_options(task_run_name=name).submit(**call)
         for name, call in zip(names, calls, strict=True)
@@ -143,7 +144,7 @@ def run_shards(
     for future in tqdm(futures, desc=description, unit="shard", disable=None):
         future.wait()
     wait(futures)
-    results = [future.result() for future in futures]
+    results = [placed(future.result(), runtime) for future in futures]
     num_cached = sum(future.state.name == "Cached" for future in futures)
     for k, result in enumerate(results):
         if not is_intact(result):

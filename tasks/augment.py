@@ -1,7 +1,6 @@
 """Augment: the kept calls of all tools written into one shard of documents."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from tasks._policies import effect_task, shard_task
 from toolformer_core.augment import STAGE_VERSION, augment_documents, example_cutoffs
@@ -23,7 +22,7 @@ def augment_shard(
     decisions: list[ShardRef],
     cutoffs: dict[str, float],
     config: AugmentConfig,
-    folder: Path,
+    folder: str,
 ) -> ShardRef:
     """The documents of the shard that have kept calls, with the calls."""
     rows = [row for ref in decisions for row in read_shard(ref, FilterDecision)]
@@ -31,7 +30,7 @@ def augment_shard(
     return write_shard(
         augmented,
         AugmentedDocument,
-        folder / f"part-{documents.shard_index:05d}.parquet",
+        f"{folder}/part-{documents.shard_index:05d}.parquet",
         shard_index=documents.shard_index,
         counts={
             "documents": len(augmented),

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tasks._policies import effect_task, shard_task
@@ -44,7 +43,7 @@ def evaluate_shard(
     execute: ExecuteConfig,
     context_tokens: int,
     answered: list[ShardRef],
-    folder: Path,
+    folder: str,
     runtime: Runtime,
 ) -> ShardRef:
     """The items answered by the arm's model; `answered` are those whose results arm wrong gives."""
@@ -74,7 +73,7 @@ def evaluate_shard(
     return write_shard(
         items,
         EvaluatedItem,
-        folder / f"{name}-{part.first:06d}.parquet",
+        f"{folder}/{name}-{part.first:06d}.parquet",
         shard_index=part.first,
         counts={f"{name}:items": len(items)},
     )

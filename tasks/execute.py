@@ -21,7 +21,7 @@ def execute_shard(
     documents: ShardRef,
     tool: ToolRef,
     config: ExecuteConfig,
-    folder: Path,
+    folder: str,
     runtime: Runtime,
 ) -> ShardRef:
     """Run the tool on every proposed call of the shard."""
@@ -31,7 +31,7 @@ def execute_shard(
     return write_shard(
         executed,
         ExecutedCall,
-        folder / f"part-{proposed.shard_index:05d}.parquet",
+        f"{folder}/part-{proposed.shard_index:05d}.parquet",
         shard_index=proposed.shard_index,
         counts=count_outcomes(executed),
     )

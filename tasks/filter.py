@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from tasks._policies import effect_task, shard_task
 from tasks.resources import ToolRef, get_annotator, get_tool
@@ -23,7 +22,7 @@ def score_shard(
     config: ScoreConfig,
     prune_below: float,
     wrong_results: tuple[str, ...],
-    folder: Path,
+    folder: str,
     runtime: Runtime,
 ) -> ShardRef:
     """The losses of every call that has a result."""
@@ -40,7 +39,7 @@ def score_shard(
     return write_shard(
         scored,
         ScoredCall,
-        folder / f"part-{executed.shard_index:05d}.parquet",
+        f"{folder}/part-{executed.shard_index:05d}.parquet",
         shard_index=executed.shard_index,
         counts={"scored": len(scored)},
     )
@@ -53,13 +52,13 @@ def pool_results(executed: Sequence[ShardRef]) -> tuple[str, ...]:
 
 
 @shard_task("filter", STAGE_VERSION)
-def filter_shard(scored: ShardRef, tool: str, filtering_threshold: float, folder: Path) -> ShardRef:
+def filter_shard(scored: ShardRef, tool: str, filtering_threshold: float, folder: str) -> ShardRef:
     """Keep or drop every scored call of the shard; `tool` parts empty shards of two tools."""
     decisions = filter_calls(read_shard(scored, ScoredCall), filtering_threshold)
     return write_shard(
         decisions,
         FilterDecision,
-        folder / f"part-{scored.shard_index:05d}.parquet",
+        f"{folder}/part-{scored.shard_index:05d}.parquet",
         shard_index=scored.shard_index,
         counts=dict(Counter(decision.drop_reason or "kept" for decision in decisions)),
     )

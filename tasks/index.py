@@ -32,6 +32,7 @@ from toolformer_core.records import (
 )
 from toolformer_core.settings import per_tool
 from toolformer_core.shards import ShardRef, StageRef, arrow_schema, total_counts
+from toolformer_core.storage import file_system, is_local
 
 TABLES: Mapping[str, tuple[str, type]] = {
     "corpus": ("documents", Document),
@@ -71,6 +72,7 @@ def build_index(stages: Sequence[StageRef], config: PipelineConfig, path: Path) 
     Raises: ShardIntegrityError if a shard is missing, unreadable or of the wrong length.
     """
     with _new_file(path) as connection:
+        _reach(connection, [shard for ref in stages for shard in ref.shards])
         for stage, (table, record_type) in TABLES.items():
             if stage in _CALL_STAGES:
                 continue
@@ -95,6 +97,7 @@ def build_sweep_index(
     table = "evaluated_items"
     shard_column = pa.field("shard", pa.string())
     with _new_file(path) as connection:
+        _reach(connection, answered)
         for name, content in tables.items():
             _create(connection, name, content)
         _create(connection, table, arrow_schema(EvaluatedItem).append(shard_column).empty_table())
@@ -117,6 +120,13 @@ def _new_file(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         # A log left by a writer of the replaced file would be applied to the new one.
         path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
         new.replace(path)
+
+
+def _reach(connection: duckdb.DuckDBPyConnection, shards: Sequence[ShardRef]) -> None:
+    """Let DuckDB read shards that are referred to by URL; it has no client of its own for them."""
+    remote = {s.path.partition("://")[0]: s.path for s in shards if not is_local(s.path)}
+    for path in remote.values():
+        connection.register_filesystem(file_system(path)[0])
 
 
 def _create(connection: duckdb.DuckDBPyConnection, table: str, content: pa.Table) -> None:

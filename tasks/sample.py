@@ -1,7 +1,6 @@
 """Sample: one shard of documents in, one shard of proposed calls to one tool out."""
 
 from collections import Counter
-from pathlib import Path
 
 from tasks._policies import shard_task
 from tasks.resources import ToolRef, get_annotator, get_tool
@@ -22,7 +21,7 @@ def sample_shard(
     num_scored_tokens: int,
     token_weights: TokenWeights,
     heuristic_digest: str,
-    folder: Path,
+    folder: str,
     runtime: Runtime,
 ) -> ShardRef:
     """Sample calls to one tool for every document of the shard.
@@ -42,7 +41,7 @@ def sample_shard(
     return write_shard(
         calls,
         ProposedCall,
-        folder / f"part-{documents.shard_index:05d}.parquet",
+        f"{folder}/part-{documents.shard_index:05d}.parquet",
         shard_index=documents.shard_index,
         counts={**counts, "calls": len(calls), **reasons},
     )

@@ -337,6 +337,11 @@ class Runtime(Settings):
         default=Path(".toolformer"),
         description="Folder shared by runs: converted models, search indexes, servers' state.",
     )
+    storage: str | None = Field(
+        default=None,
+        description="Folder of shards and task results, which machines may share: a path or URL, "
+        "as in s3://BUCKET/PREFIX. None: the output folder.",
+    )
     device: str = Field(default="cpu", description="torch device of the model.")
     token_budget: int = Field(
         default=4096, ge=64, description="Tokens in one forward pass, padding included."
@@ -361,6 +366,11 @@ class Runtime(Settings):
     tracking_uri: str | None = Field(
         default=None, description="MLflow tracking store; none: a SQLite file in home."
     )
+
+    @property
+    def shard_root(self) -> str:
+        """The folder or URL below which shards lie."""
+        return self.storage or str(self.root)
 
 
 def resolved(value: PerTool[Value]) -> Value:

@@ -73,7 +73,7 @@ def read_corpus(
 
 
 def write_corpus(
-    config: CorpusConfig, folder: Path, earlier: Sequence[ShardRef] = ()
+    config: CorpusConfig, folder: Path | str, earlier: Sequence[ShardRef] = ()
 ) -> CorpusShards:
     """Write part-00000.parquet and so on, then quarantine.parquet, one shard in memory at a time.
 
@@ -104,7 +104,7 @@ def write_corpus(
     if earlier:
         counts["new"] = num_new
     quarantine = write_shard(
-        quarantined, QuarantinedRow, folder / "quarantine.parquet", shard_index=0, counts=counts
+        quarantined, QuarantinedRow, f"{folder}/quarantine.parquet", shard_index=0, counts=counts
     )
     return CorpusShards(documents=tuple(shards), quarantine=quarantine)
 
@@ -231,11 +231,11 @@ def _sample(
         yield document
 
 
-def _write_documents(batch: list[Document], folder: Path, shard_index: int) -> ShardRef:
+def _write_documents(batch: list[Document], folder: Path | str, shard_index: int) -> ShardRef:
     return write_shard(
         batch,
         Document,
-        folder / f"part-{shard_index:05d}.parquet",
+        f"{folder}/part-{shard_index:05d}.parquet",
         shard_index=shard_index,
         counts={"documents": len(batch)},
     )

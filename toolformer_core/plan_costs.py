@@ -11,15 +11,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from toolformer_core.errors import ConfigError
-from toolformer_core.shards import ShardRef, StageRef, total_counts
+from toolformer_core.shards import ShardRef, StageRef, read_footer, total_counts
+from toolformer_core.storage import file_size
 
 Figures = Mapping[str, Any]  # Any: numbers, and figures of figures
 
 TASK_SECONDS = 0.25
 """Orchestration of one task: queueing, its key, its states and its result."""
+TASK_BYTES = 800.0
+"""Of the stored result of a task."""
 INDEX_SHARE = 0.9
 """Bytes of the index for one of rows as Parquet, measured at ten million calls."""
 
@@ -49,7 +50,7 @@ class Measured:
     rest_seconds: float = 0.0  # per document: filtering, C*
     rest_bytes: float = 0.0  # per document: corpus, C*
     file_bytes: float = 6_000.0  # of a shard file without its rows
-    task_bytes: float = 800.0  # of the stored result of a task
+    task_bytes: float = TASK_BYTES  # of the stored result of a task
     fixed_seconds: float = 0.0  # start, index and report
     fixed_bytes: float = 3e6  # of an index without calls, and the report
     documents_per_shard: int | None = None  # as it was
@@ -174,7 +175,7 @@ def of_run(stages: Sequence[StageRef], seconds: float | None, root: Path) -> Mea
         rest_bytes=(sum(_row_bytes(r, file_bytes) for r in others) + cassette) / num_documents,
         file_bytes=file_bytes,
         fixed_seconds=overhead,
-        task_bytes=_mean_size(root / "results"),
+        task_bytes=_mean_size(root / "results") or TASK_BYTES,
         fixed_bytes=_fixed_bytes(root, sum(_row_bytes(ref, file_bytes) for ref in stages)),
         documents_per_shard=max(shard.num_rows for ref in corpus for shard in ref.shards),
     )
@@ -204,7 +205,7 @@ def _seconds(ref: StageRef) -> float:
 
 def _row_bytes(ref: StageRef, file_bytes: float) -> float:
     """Bytes of the rows of a stage."""
-    return sum(_file_size(Path(shard.path)) - file_bytes for shard in ref.shards)
+    return sum(file_size(shard.path) - file_bytes for shard in ref.shards)
 
 
 def _file_size(path: Path) -> int:
@@ -224,7 +225,7 @@ def _fixed_bytes(root: Path, row_bytes: float) -> float:
 
 def _overhead(shard: ShardRef) -> int:
     """Bytes of a shard's file that are not its rows."""
-    found = pq.read_metadata(shard.path)
+    found = read_footer(shard.path)
     groups = [found.row_group(k) for k in range(found.num_row_groups)]
     rows = sum(g.column(c).total_compressed_size for g in groups for c in range(g.num_columns))
-    return _file_size(Path(shard.path)) - int(rows)
+    return file_size(shard.path) - int(rows)

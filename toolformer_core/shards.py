@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolformer_core.errors import ShardIntegrityError
+from toolformer_core.storage import open_file, read_bytes, write_bytes
 
 Record = TypeVar("Record")
 
@@ -31,7 +32,7 @@ _ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa
 class ShardRef:
     """Where one shard lies and what it holds; `digest` identifies its content."""
 
-    path: str
+    path: str  # absolute, or a URL
     digest: str
     num_rows: int
     shard_index: int
@@ -102,20 +103,16 @@ def _stable_row(record: Any) -> dict[str, Any]:  # Any: records are dataclasses
 def write_shard(
     records: Sequence[Record],
     record_type: type[Record],
-    path: Path,
+    path: Path | str,
     *,
     shard_index: int,
     counts: Mapping[str, int],
 ) -> ShardRef:
-    """Write the records to `path` through a temporary file; return the reference."""
-    table = _table(records, record_type)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        pq.write_table(table, stream, compression=_COMPRESSION)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    """Write the records to `path`, which may be a URL, as a whole; return the reference.
+
+    Raises: as `write_bytes`.
+    """
+    write_bytes(str(path), _parquet(records, record_type).to_pybytes())
     return ShardRef(
         path=str(path),
         digest=content_digest(records),
@@ -127,25 +124,27 @@ def write_shard(
 
 def stored_bytes(records: Sequence[Record], record_type: type[Record]) -> int:
     """Size of the records as a shard, without writing it."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(_table(records, record_type), sink, compression=_COMPRESSION)
-    size: int = sink.getvalue().size
+    size: int = _parquet(records, record_type).size
     return size
 
 
-def _table(records: Sequence[Record], record_type: type[Record]) -> pa.Table:
+def _parquet(records: Sequence[Record], record_type: type[Record]) -> pa.Buffer:
     rows = [dataclasses.asdict(typing.cast(Any, record)) for record in records]
-    return pa.Table.from_pylist(rows, schema=arrow_schema(record_type))
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist(rows, schema=arrow_schema(record_type))
+    pq.write_table(table, sink, compression=_COMPRESSION)
+    return sink.getvalue()
 
 
 def read_shard(ref: ShardRef, record_type: type[Record]) -> list[Record]:
     """Records of a shard.
 
-    Raises: ShardIntegrityError if the file is missing, unreadable or its content has changed.
+    Raises: ShardIntegrityError if the file is missing, unreadable or its content has changed;
+        TransientStorageError if its storage cannot be reached.
     """
     cure = "delete the file and run again: it is then computed anew"
     try:
-        rows = pq.ParquetFile(ref.path).read().to_pylist()
+        rows = pq.ParquetFile(pa.BufferReader(read_bytes(ref.path))).read().to_pylist()
         records = [_from_row(record_type, row) for row in rows]
         found = content_digest(records)
     except FileNotFoundError as error:
@@ -160,11 +159,31 @@ def read_shard(ref: ShardRef, record_type: type[Record]) -> list[Record]:
 
 
 def is_intact(ref: ShardRef) -> bool:
-    """Whether the shard's file is there and is a Parquet file of the right length."""
+    """Whether the shard's file is there and is a Parquet file of the right length.
+
+    Raises: TransientStorageError if its storage cannot be reached.
+    """
     try:
-        return int(pq.read_metadata(ref.path).num_rows) == ref.num_rows
+        return int(read_footer(ref.path).num_rows) == ref.num_rows
     except (OSError, pa.ArrowException):
         return False
+
+
+def read_footer(path: str) -> pq.FileMetaData:
+    """What the end of a Parquet file tells of it; nothing else is read."""
+    with open_file(path) as stream:
+        return pq.read_metadata(stream)
+
+
+def relocated(ref: ShardRef, base: str) -> ShardRef:
+    """The shard where it lies below `base`, if it does: a folder may have been moved or copied.
+
+    References are absolute; what stays of them is STAGE/TOOL/FINGERPRINT/FILE.
+    """
+    if ref.path.startswith(f"{base}/"):
+        return ref
+    there = dataclasses.replace(ref, path="/".join([base, *ref.path.split("/")[-4:]]))
+    return there if is_intact(there) else ref
 
 
 def _from_row(record_type: type[Record], row: Mapping[str, Any]) -> Record:
@@ -199,20 +218,26 @@ def write_manifest(stage: StageRef, root: Path, details: Mapping[str, Any]) -> P
 
 
 def read_manifest(path: Path) -> StageRef:
-    """The stage that a manifest describes."""
+    """The stage that a manifest describes; shards below its root are found where that lies now."""
     content = json.loads(path.read_text())
+    root = str(path.absolute().parents[3])  # see stage_folder
     return StageRef(
         stage=content["stage"],
         tool=content["tool"],
         fingerprint=content["fingerprint"],
-        shards=tuple(ShardRef(**shard) for shard in content["shards"]),
+        shards=tuple(relocated(ShardRef(**shard), root) for shard in content["shards"]),
         num_cached=content["num_cached"],
     )
 
 
 def stage_folder(root: Path, stage: str, tool: str, fingerprint: str) -> Path:
-    """Where a stage keeps the shards and the manifest of one tool and configuration."""
+    """Where a stage keeps the manifest of one tool and configuration, and what is no shard."""
     return root / stage / tool / fingerprint
+
+
+def shard_folder(base: str, stage: str, tool: str, fingerprint: str) -> str:
+    """Where a stage keeps its shards, below a root or the URL of a storage."""
+    return "/".join((base, stage, tool, fingerprint))
 
 
 def total_counts(stage: StageRef) -> dict[str, int]:
