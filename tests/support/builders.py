@@ -26,7 +26,7 @@ from toolformer_core.records import (
     QuarantinedRow,
     ScoredCall,
 )
-from toolformer_core.shards import StageRef, stage_folder, write_shard
+from toolformer_core.shards import StageRef, shard_folder, write_shard
 
 Record = TypeVar("Record")
 Fields = Any  # Any: a field of any type; the record's constructor is what checks them
@@ -307,7 +307,7 @@ def _decision(story: CallStory, fields: Mapping[str, Fields]) -> FilterDecision:
 
 
 def write_stage(
-    root: Path,
+    root: Path | str,
     stage: str,
     tool: str,
     records: Sequence[Fields],
@@ -316,12 +316,12 @@ def write_stage(
     """One stage of two shards (one, where there are fewer than two records)."""
     half = (len(records) + 1) // 2
     parts = [records[:half], records[half:]] if len(records) > 1 else [records]
-    folder = stage_folder(root, stage, tool, "fingerprint")
+    folder = shard_folder(str(root), stage, tool, "fingerprint")
     shards = [
         write_shard(
             part,
             RECORD_TYPES[stage],
-            folder / f"part-{shard_index:05d}.parquet",
+            f"{folder}/part-{shard_index:05d}.parquet",
             shard_index=shard_index,
             counts=(counts or {}) if shard_index == 0 else {},
         )
@@ -331,7 +331,7 @@ def write_stage(
 
 
 def write_annotation(
-    root: Path, documents: Sequence[Document], stories: Sequence[CallStory]
+    root: Path | str, documents: Sequence[Document], stories: Sequence[CallStory]
 ) -> list[StageRef]:
     """The stages corpus, sample, execute, score and filter that leave these stories behind."""
     stages = [write_stage(root, "corpus", "all", documents, {"documents": len(documents)})]

@@ -1,30 +1,49 @@
 """An S3 server on loopback, a process of its own: moto's, which speaks the real protocol."""
 
+import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import fsspec
+
 
 @contextmanager
-def object_store() -> Iterator[str]:
-    """The address of a server without buckets, in a child process that prints it."""
+def bucket() -> Iterator[str]:
+    """The name of an empty bucket, and the environment in which S3's clients find it."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.object_store"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
+        [sys.executable, "-m", __name__], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:
         try:
-            address = child.stdout.readline().strip()
+            address = child.stdout.readline().decode().strip()
             assert address, f"the server ended with {child.wait()}"
-            yield address
+            os.environ |= {
+                "AWS_ENDPOINT_URL": address,
+                "AWS_ACCESS_KEY_ID": "key",
+                "AWS_SECRET_ACCESS_KEY": "secret",
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_EC2_METADATA_DISABLED": "true",
+            }
+            name = f"b{uuid.uuid4().hex}"
+            forget_clients()
+            fsspec.filesystem("s3").mkdir(name)
+            yield name
         finally:
+            forget_clients()
+            for key in [key for key in os.environ if key.startswith("AWS_")]:
+                del os.environ[key]
             child.kill()
 
 
+def forget_clients() -> None:
+    """The next client looks at the environment anew."""
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
 def serve() -> None:
-    """Answer at any port that is free."""
+    """Answer at any port that is free, which is printed."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
