@@ -31,7 +31,7 @@ from toolformer_core.records import (
     ScoredCall,
 )
 from toolformer_core.settings import per_tool
-from toolformer_core.shards import ShardRef, StageRef, arrow_schema, total_counts
+from toolformer_core.shards import ShardRef, StageRef, arrow_schema, is_intact, total_counts
 from toolformer_core.storage import file_system, is_local
 
 TABLES: Mapping[str, tuple[str, type]] = {
@@ -151,7 +151,7 @@ def _load_shards(
             f"INSERT INTO {table} BY NAME SELECT * FROM read_parquet(?{options})", [paths]
         ).fetchone()
     except duckdb.Error as error:
-        raise _not_indexed(f"a shard of {where}", error) from error
+        raise _not_indexed(f"a shard of {where}", error, shards) from error
     _check_count(where, inserted[0] if inserted else 0, shards)
 
 
@@ -166,12 +166,14 @@ def _load_calls(connection: duckdb.DuckDBPyConnection, stages: Sequence[StageRef
     nothing = {stage: f"no_{stage}" for stage in _CALL_STAGES}
     connection.execute(f"CREATE TABLE calls AS {select.format(**nothing)}")
     for tool in dict.fromkeys(ref.tool for ref in refs):
-        for part in _ranges([ref for ref in refs if ref.tool == tool]):
+        own = [ref for ref in refs if ref.tool == tool]
+        for part in _ranges(own):
             found = {stage: f"read_parquet(${stage})" for stage in part}
             try:
                 connection.execute(f"INSERT INTO calls {select.format(**nothing | found)}", part)
             except duckdb.Error as error:
-                raise _not_indexed(f"the calls to {tool}", error) from error
+                shards = [shard for ref in own for shard in ref.shards]
+                raise _not_indexed(f"the calls to {tool}", error, shards) from error
     _check_joined(connection, refs)
 
 
@@ -204,7 +206,7 @@ def _check_shards(
     try:
         [(found,)] = connection.execute(sql, [[shard.path for shard in shards]]).fetchall()
     except duckdb.Error as error:
-        raise _not_indexed(f"a shard of {where}", error) from error
+        raise _not_indexed(f"a shard of {where}", error, shards) from error
     _check_count(where, found or 0, shards)
 
 
@@ -227,7 +229,13 @@ def _check_count(where: str, num_rows: int, shards: Sequence[ShardRef]) -> None:
         )
 
 
-def _not_indexed(what: str, error: duckdb.Error) -> ShardIntegrityError:
+def _not_indexed(what: str, error: duckdb.Error, shards: Sequence[ShardRef]) -> ShardIntegrityError:
+    """What to raise for an error of DuckDB's.
+
+    Raises: TransientStorageError if it is that the shards cannot be reached, to try again.
+    """
+    for shard in shards:
+        is_intact(shard)
     return ShardIntegrityError(
         f"{what} cannot be indexed ({_first_line(error)}); run again to compute it"
     )

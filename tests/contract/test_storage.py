@@ -63,6 +63,16 @@ def runtime(request, bucket, prefect_server, tmp_path):
     return build_runtime(tmp_path / "run", "cpu", storage=f"s3://{bucket}/{request.node.name}/")
 
 
+@pytest.fixture
+def afresh(bucket, monkeypatch):
+    """Clients that look at the environment of the test, and at nothing twice."""
+    object_store.forget_clients()
+    monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    yield
+    object_store.forget_clients()
+
+
 def test_second_machine_computes_nothing_and_first_only_what_is_lost(runtime, tmp_path):
     shards = run(runtime)
     assert RUNS == [0, 1, 2]
@@ -129,12 +139,21 @@ def test_index_of_shards_on_a_server_is_that_of_local_ones(runtime, tmp_path):
     stories = [CallStory(candidate_id="kept"), CallStory(candidate_id="b", losses=(2.0, 2.5, 1.75))]
     config = pipeline_config("tools.enabled=[Calculator]")
     found = []
+    sql = "SELECT * FROM candidates ORDER BY candidate_id"
     for base in (str(tmp_path / "local"), runtime.storage):
         stages = write_annotation(base, [document(document_id="document-0")], stories)
         index.build_index(stages, config, tmp_path / "calls.duckdb")
-        found.append(index.select(tmp_path / "calls.duckdb", "SELECT * FROM candidates"))
+        found.append(index.select(tmp_path / "calls.duckdb", sql))
     assert found[0] == found[1]
     assert len(found[0]) == 2
+
+
+def test_index_of_shards_that_cannot_be_reached_is_an_outage(afresh, bucket, monkeypatch, tmp_path):
+    stages = write_annotation(f"s3://{bucket}/away", [document()], [CallStory(candidate_id="a")])
+    object_store.forget_clients()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(TransientStorageError, match=r"Could not connect.*run again"):
+        index.build_index(stages, pipeline_config(), tmp_path / "calls.duckdb")
 
 
 def test_storage_in_a_bucket_that_is_not_there_is_refused(bucket, tmp_path):
@@ -145,16 +164,6 @@ def test_storage_in_a_bucket_that_is_not_there_is_refused(bucket, tmp_path):
 def test_storage_with_a_name_that_no_bucket_has_is_refused(bucket):
     with pytest.raises(ConfigError, match="Invalid bucket name"):
         check_storage("s3://No Such Bucket/shards")
-
-
-@pytest.fixture
-def afresh(bucket, monkeypatch):
-    """Clients that look at the environment of the test, and at nothing twice."""
-    object_store.forget_clients()
-    monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    yield
-    object_store.forget_clients()
 
 
 def test_storage_without_credentials_is_refused(afresh, bucket, monkeypatch):
