@@ -23,6 +23,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from tqdm import tqdm
 
+from tasks.locks import one_at_a_time
 from tasks.storage import placed, result_storage
 from toolformer_core.config import Runtime
 from toolformer_core.errors import TransientModelError, TransientStorageError, TransientToolError
@@ -134,7 +135,10 @@ def run_shards(
     Waits for every run before it asks for a result, so that one failure does not drop the queue
     behind it. A cached result whose file has gone is computed anew: a cache hit does not look.
     """
-    stored = shard.with_options(result_storage=result_storage(runtime))
+    stored = shard.with_options(
+        result_storage=result_storage(runtime),
+        cache_policy=one_at_a_time(shard.cache_policy, runtime.root / "locks"),
+    )
     futures = [
         stored.with_options(task_run_name=name).submit(**call)
         for name, call in zip(names, calls, strict=True)

@@ -98,11 +98,11 @@ def calls(root):
     return [call(root, shard(root, k)) for k in range(3)]
 
 
-def run(task, calls, root):
+def run(task, calls, root, max_workers=1):
     """(results, number cached, shards executed)."""
     names = [f"copy-{k:05d}" for k in range(len(calls))]
 
-    @flow(name="copy", task_runner=ThreadPoolTaskRunner(max_workers=1))
+    @flow(name="copy", task_runner=ThreadPoolTaskRunner(max_workers=max_workers))
     def copy_flow():
         return run_shards(task, calls, runtime=Runtime(root=root), names=names, is_intact=is_intact)
 
@@ -118,6 +118,19 @@ def test_second_run_is_all_hits_and_gives_equal_refs(calls, root):
     second, num_cached, executed = run(copy_shard, calls, root)
     assert (num_cached, executed) == (3, [])
     assert second == first
+
+
+def test_equal_calls_at_once_are_computed_once(calls, root):
+    results, num_cached, executed = run(copy_shard, calls * 3, root, max_workers=8)
+    assert (num_cached, sorted(executed)) == (6, [0, 1, 2])
+    assert results == results[:3] * 3
+
+
+def test_equal_calls_at_once_that_fail_are_retried_one_at_a_time(calls, root):
+    FAULTS[1] = [TransientToolError("refused")] * 2
+    results, num_cached, executed = run(at_once(copy_shard), calls * 3, root, max_workers=8)
+    assert (num_cached, sorted(executed)) == (6, [0, 1, 1, 1, 2])
+    assert results == results[:3] * 3
 
 
 def test_changed_runtime_and_input_path_are_still_hits(calls, root):
