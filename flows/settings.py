@@ -7,6 +7,8 @@ import logging
 import os
 from pathlib import Path
 
+from flows.orphans import end_children_with_us
+
 _DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -41,6 +43,7 @@ def show_progress() -> None:
 
 def apply_defaults() -> None:
     """Quiet, local and offline; Prefect's database lies in the shared folder."""
+    end_children_with_us()
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     database = home().absolute() / "prefect"
