@@ -23,7 +23,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from tqdm import tqdm
 
-from tasks.locks import one_at_a_time
+from tasks.locks import LOCKS, one_at_a_time
 from tasks.storage import placed, result_storage
 from toolformer_core.config import Runtime
 from toolformer_core.errors import TransientModelError, TransientStorageError, TransientToolError
@@ -137,7 +137,7 @@ def run_shards(
     """
     stored = shard.with_options(
         result_storage=result_storage(runtime),
-        cache_policy=one_at_a_time(shard.cache_policy, runtime.root / "locks"),
+        cache_policy=one_at_a_time(shard.cache_policy, runtime.root / LOCKS),
     )
     futures = [
         stored.with_options(task_run_name=name).submit(**call)

@@ -21,6 +21,8 @@ from prefect.locking.protocol import LockManager
 from prefect.results import ResultStore
 from prefect.transactions import IsolationLevel
 
+LOCKS = "locks"
+"""Folder of the locks, in an output folder and in the folder shared by runs."""
 _POLL_SECONDS = 0.1
 
 

@@ -1,6 +1,7 @@
 """What a tuned model says of itself: toolformer.json for programs, the model card for people."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,10 @@ def describe_model(
     write_whole(folder / MODEL_FILE, json.dumps(content, indent=1))
     write_whole(folder / CARD, str(_card(tuned, base, config, augmented, scores)))
     link = root / "model"
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder.absolute().relative_to(root.absolute()))
+    new = root / f".model.{os.getpid()}.tmp"
+    new.unlink(missing_ok=True)
+    new.symlink_to(folder.absolute().relative_to(root.absolute()))
+    new.replace(link)
     return link
 
 

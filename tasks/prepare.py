@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks._policies import effect_task
+from tasks.locks import LOCKS, file_lock
 from tasks.resources import ToolRef, ToolSource, open_tool, recorded_tool, tool_digest
 from toolformer_core.config import CorpusConfig, Runtime
 from toolformer_core.config_tools import ToolsConfig, WikiSearchConfig
@@ -52,7 +53,9 @@ def search_index(config: WikiSearchConfig, home: Path) -> Path:
     """The folder of the passage index, absolute: the one of the settings, else built here."""
     folder = index_folder(config, home)
     if config.index is None and not folder.exists():
-        build_index(read_passages(config), folder)
+        with file_lock(home / LOCKS, folder.name):
+            if not folder.exists():  # another run has built it meanwhile
+                build_index(read_passages(config), folder)
     return folder
 
 

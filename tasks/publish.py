@@ -1,6 +1,7 @@
 """What a run leaves for others: manifests, its own record, what is said of its tuned model."""
 
 import json
+import os
 import platform
 import subprocess
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import psutil
 
 from tasks._policies import effect_task
+from tasks.locks import LOCKS, file_lock
 from toolformer_core.config import DecodeConfig, PipelineConfig, Runtime
 from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.errors import ConfigError
@@ -72,16 +74,17 @@ def record_run(config: PipelineConfig, manifests: Sequence[Path], root: Path) ->
     """Write run.json: the settings, and the manifests of the stages that are complete."""
     relative = [str(Path(manifest).relative_to(root)) for manifest in manifests]
     content = {"config": config.model_dump(mode="json"), "manifests": relative}
-    root.mkdir(parents=True, exist_ok=True)
-    write_whole(root / RUN_FILE, json.dumps(content, indent=1))
+    with file_lock(root / LOCKS, RUN_FILE):
+        write_whole(root / RUN_FILE, json.dumps(content, indent=1))
 
 
 def record_seconds(root: Path) -> None:
     """Add to run.json how long this process has lived: what the run took, its start included."""
     path = root / RUN_FILE
     seconds = round(time.time() - psutil.Process().create_time(), 1)
-    content = json.loads(path.read_text(encoding="utf-8")) | {"seconds": seconds}
-    write_whole(path, json.dumps(content, indent=1))
+    with file_lock(root / LOCKS, RUN_FILE):  # two runs may end at once
+        content = json.loads(path.read_text(encoding="utf-8")) | {"seconds": seconds}
+        write_whole(path, json.dumps(content, indent=1))
 
 
 def run_seconds(root: Path) -> float | None:
@@ -146,7 +149,7 @@ def write_decoding(folder: Path, decode: DecodeConfig) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is there as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 

@@ -11,7 +11,7 @@ from tasks.diagnosis import diagnose
 from tasks.evaluation_page import render_evaluation
 from tasks.index import build_index, examples, funnel
 from tasks.page import render_page
-from tasks.publish import record_run, record_seconds
+from tasks.publish import record_run, record_seconds, write_whole
 from toolformer_core.config import PipelineConfig
 from toolformer_core.errors import ZeroYieldError
 from toolformer_core.shards import read_manifest, total_counts
@@ -91,7 +91,7 @@ def write_report(
 ) -> Path:
     """The self-contained HTML report."""
     path = root / PAGE
-    path.write_text(render_page(index, config, scores, links), encoding="utf-8")
+    write_whole(path, render_page(index, config, scores, links))
     create_link_artifact(link=path.absolute().as_uri(), key="report", link_text="HTML report")
     if scores:
         create_table_artifact(table=[dict(score) for score in scores], key="evaluation")
@@ -111,7 +111,7 @@ def write_evaluation(
 ) -> Path:
     """The self-contained HTML report of an evaluation alone."""
     path = root / PAGE
-    path.write_text(render_evaluation(index, config, scores, links), encoding="utf-8")
+    write_whole(path, render_evaluation(index, config, scores, links))
     create_link_artifact(link=path.absolute().as_uri(), key="report", link_text="HTML report")
     create_table_artifact(table=[dict(score) for score in scores], key="evaluation")
     return path

@@ -150,7 +150,7 @@ def write_sweep(
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / SETTINGS, dump_yaml(config.model_dump(mode="json")))
     build_sweep_index(sweep_tables(results), list(shards.values()), index)
-    page.write_text(render_sweep(index, variations, config, links), encoding="utf-8")
+    write_whole(page, render_sweep(index, variations, config, links))
     create_link_artifact(link=page.absolute().as_uri(), key="sweep", link_text="HTML report")
     rows = [{**result.cell.values, "kept": result.num_kept} for result in results]
     create_table_artifact(table=rows, key="cells", description="Calls kept in each cell")

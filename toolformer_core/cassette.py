@@ -7,6 +7,7 @@ the descriptions of the tools lie in its metadata, as JSON.
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def write_cassette(
     about = json.dumps([dataclasses.asdict(tool) for tool in tools], sort_keys=True)
     schema = arrow_schema(RecordedCall).with_metadata({_FORMAT: about.encode()})
     content = [dataclasses.asdict(rows[key]) for key in sorted(rows)]
-    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     pq.write_table(pa.Table.from_pylist(content, schema=schema), unfinished, compression="zstd")
     unfinished.replace(path)
     return len(content)

@@ -8,11 +8,13 @@ model is rebuilt from its config and state dict, and its logits are compared bef
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -21,6 +23,7 @@ from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.settings import ModelConfig
 from toolformer_core.sources import resolve_package_path
 
+_STAMP = "converted_from.json"
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -122,17 +125,19 @@ def _converted_gguf(path: Path, home: Path) -> Path:
     with path.open("rb") as stream:
         identity = hashlib.file_digest(stream, "sha256").hexdigest()
     for folder in (home / "model", home / f"model-{identity[:12]}"):
-        stamp = folder / "converted_from.json"
+        stamp = folder / _STAMP
         if not folder.exists():
-            _convert_gguf(path, folder)
-            stamp.write_text(json.dumps({"file": path.name, "sha256": identity}))
+            home.mkdir(parents=True, exist_ok=True)
+            with FileLock(home / f"{folder.name}.lock"):
+                if not folder.exists():  # another run may have converted it meanwhile
+                    _convert_gguf(path, folder, {"file": path.name, "sha256": identity})
         if stamp.is_file() and json.loads(stamp.read_text())["sha256"] == identity:
             return folder
     raise ConfigError(f"model {path}: {folder} is not its conversion; delete that folder")
 
 
-def _convert_gguf(path: Path, folder: Path) -> None:
-    """De-quantise a GGUF file into a bfloat16 safetensors folder.
+def _convert_gguf(path: Path, folder: Path, stamp: Mapping[str, str]) -> None:
+    """De-quantise a GGUF file into a bfloat16 safetensors folder with this stamp.
 
     Raises: ConfigError if the rebuilt model's float32 logits differ from the loaded one's.
     """
@@ -156,5 +161,5 @@ def _convert_gguf(path: Path, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     rebuilt.to(torch.bfloat16).save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
+    (temporary / _STAMP).write_text(json.dumps(stamp))
     temporary.rename(folder)
