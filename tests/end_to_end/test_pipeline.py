@@ -6,6 +6,7 @@ The tests share one run (fixture `finished`) and leave it finished; each takes i
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -262,7 +263,9 @@ def wait_for(condition, process, timeout_seconds=120):
         time.sleep(0.005)
 
 
-def test_killed_run_is_resumed_with_the_same_augmented_corpus(finished, prefect_server, tmp_path):
+def test_killed_run_is_resumed_by_two_at_once_that_compute_each_shard_once(
+    finished, prefect_server, tmp_path
+):
     project, manifests = finished
     root = tmp_path / "killed"
     process = start_cli(project, root, prefect_server)
@@ -276,13 +279,22 @@ def test_killed_run_is_resumed_with_the_same_augmented_corpus(finished, prefect_
     assert any(name.startswith("sample/") for name in finished_shards)
     assert not list(root.glob("augment/*/*/manifest.json"))
 
-    resumed = start_cli(project, root, prefect_server)
-    output, errors = resumed.communicate(timeout=200)
-    assert resumed.returncode == 0, errors
+    num_stored = len(list((root / "results").iterdir()))
+    resumed = [start_cli(project, root, prefect_server) for _ in range(2)]
+    ends = [process.communicate(timeout=200) for process in resumed]
+    assert [process.returncode for process in resumed] == [0, 0], ends
+    num_computed = [
+        int(shards) - int(cached)
+        for _, errors in ends
+        for shards, cached in re.findall(r"(\d+) shards, (\d+) cached", errors)
+    ]
+    num_tasks = 1 + NUM_SHARDS * (len(TOOLS) * len(PER_TOOL_STAGES) + 1)  # with corpus and augment
+    assert num_stored + sum(num_computed) == num_tasks
     assert augmented_bytes(root.glob("augment/*/*/manifest.json")) == augmented_bytes(manifests)
     after = shard_files(root)
     # The last shard may have been written without its result having been stored.
     rewritten = {name for name in finished_shards if after[name] != finished_shards[name]}
     assert len(rewritten) <= 1
-    assert json.loads(output)["funnel"] == funnel(project.root / "calls.duckdb")
+    expected = funnel(project.root / "calls.duckdb")
+    assert [json.loads(output)["funnel"] for output, _ in ends] == [expected, expected]
     assert not list(root.rglob("*.tmp"))
