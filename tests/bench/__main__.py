@@ -11,7 +11,7 @@ documents, model, seeds and settings, without the look-ahead guard, so that all 
 work. Ours then scores the calls that the literal version found, and the kept sets are compared.
 
 memory: peak memory of `toolformer annotate` on a corpus and on one ten times as large.
-search, translation: the tools against other ways; faults: tools that ail;
+search, translation: the tools against other ways; faults: tools that ail; kills: SIGKILL, resume;
 serve: many clients at once; finetune: a training step; perplexity: against the harness; index: ten
 million calls in DuckDB; see these modules. device: what a GPU gives, a module of its own.
 """
@@ -32,7 +32,17 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import settings
-from tests.bench import decode, faults, finetune, index, perplexity, search, serve, translation
+from tests.bench import (
+    decode,
+    faults,
+    finetune,
+    index,
+    kills,
+    perplexity,
+    search,
+    serve,
+    translation,
+)
 from tests.bench.baselines import Found, TokenCounter, annotate
 from toolformer_core.calling import ToolCaller
 from toolformer_core.config import CorpusConfig, ExecuteConfig, SampleConfig, ScoreConfig
@@ -340,6 +350,7 @@ def main() -> None:
         "faults": faults,
         "finetune": finetune,
         "index": index,
+        "kills": kills,
         "perplexity": perplexity,
         "search": search,
         "serve": serve,
