@@ -31,6 +31,9 @@ from flows.options import (
     PresetOption,
     ProposerOption,
     ReplayOption,
+    RunnerAddressOption,
+    RunnerOption,
+    RunnerWorkersOption,
     RunOption,
     SetOption,
     StorageOption,
@@ -83,6 +86,9 @@ def run(
     storage: StorageOption = None,
     proposer: ProposerOption = None,
     tool_calls: ToolCallsOption = 4,
+    runner: RunnerOption = "threads",
+    runner_workers: RunnerWorkersOption = 2,
+    runner_address: RunnerAddressOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
@@ -92,7 +98,14 @@ def run(
     root = out or settings.home() / name
     # Without --out the folder is the preset's own, and going on in it is what one wants.
     runtime = build_runtime(
-        root, device, storage=storage, proposer_url=proposer, tool_calls=tool_calls
+        root,
+        device,
+        storage=storage,
+        proposer_url=proposer,
+        tool_calls=tool_calls,
+        runner=runner,
+        runner_workers=runner_workers,
+        runner_address=runner_address,
     )
     _run_flow("run_pipeline", config, runtime, update=update or out is None)
     _show_run(root, as_json=as_json)
@@ -113,6 +126,9 @@ def annotate(
     proposer: ProposerOption = None,
     replay: ReplayOption = None,
     tool_calls: ToolCallsOption = 4,
+    runner: RunnerOption = "threads",
+    runner_workers: RunnerWorkersOption = 2,
+    runner_address: RunnerAddressOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
@@ -131,6 +147,9 @@ def annotate(
         proposer_url=proposer,
         tool_calls=tool_calls,
         replay=replay.absolute() if replay else None,
+        runner=runner,
+        runner_workers=runner_workers,
+        runner_address=runner_address,
     )
     _run_flow("annotate", config, runtime, update=update or add, add=add)
     _show_run(out, as_json=as_json)

@@ -12,6 +12,9 @@ from flows.options import (
     DeviceOption,
     JsonOption,
     OutOption,
+    RunnerAddressOption,
+    RunnerOption,
+    RunnerWorkersOption,
     SetOption,
     StorageOption,
     ToolsOption,
@@ -163,6 +166,9 @@ def evaluate(
     out: OutOption = None,
     update: UpdateOption = False,
     storage: StorageOption = None,
+    runner: RunnerOption = "threads",
+    runner_workers: RunnerWorkersOption = 2,
+    runner_address: RunnerAddressOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
@@ -172,11 +178,20 @@ def evaluate(
     from flows.output import claim_output
     from flows.show import print_scores
     from tasks.report import PAGE
+    from tasks.runners import check_runner
     from toolformer_core.models import check_device
 
     root = out or settings.home() / "evaluate"
-    runtime = build_runtime(root, device, storage=storage)
+    runtime = build_runtime(
+        root,
+        device,
+        storage=storage,
+        runner=runner,
+        runner_workers=runner_workers,
+        runner_address=runner_address,
+    )
     check_device(device)
+    check_runner(runtime)
     chosen = {
         "benchmarks": benchmark,
         "arms": split_names(arms),

@@ -16,6 +16,9 @@ from flows.options import (
     OutOption,
     PresetOption,
     ProposerOption,
+    RunnerAddressOption,
+    RunnerOption,
+    RunnerWorkersOption,
     SetOption,
     StorageOption,
     ToolCallsOption,
@@ -62,6 +65,9 @@ def sweep(
     storage: StorageOption = None,
     proposer: ProposerOption = None,
     tool_calls: ToolCallsOption = 4,
+    runner: RunnerOption = "threads",
+    runner_workers: RunnerWorkersOption = 2,
+    runner_address: RunnerAddressOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
@@ -77,7 +83,14 @@ def sweep(
     config = build_config(preset_name, config_file, assignments, corpus, tools, model)
     root = out or settings.home() / (config_file.stem if config_file else preset_name)
     runtime = build_runtime(
-        root, device, storage=storage, proposer_url=proposer, tool_calls=tool_calls
+        root,
+        device,
+        storage=storage,
+        proposer_url=proposer,
+        tool_calls=tool_calls,
+        runner=runner,
+        runner_workers=runner_workers,
+        runner_address=runner_address,
     )
     from flows.output import name_proposer
     from flows.sweep import sweep as run_sweep

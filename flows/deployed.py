@@ -69,6 +69,15 @@ class Place(Settings):
     tool_calls: int = Field(
         default=4, ge=1, le=1000, title="Calls of one tool at a time", description="Per process."
     )
+    runner: Literal["threads", "dask", "ray"] = Field(
+        default="threads", title="Runner", description="This process, or a cluster's workers."
+    )
+    runner_workers: int = Field(
+        default=2, ge=1, title="Workers", description="Of a cluster that is started here."
+    )
+    runner_address: str = Field(
+        default="", title="Cluster", description="Its scheduler. Empty: one is started here."
+    )
     proposer: str = Field(
         default="",
         title="Proposer",
@@ -219,6 +228,9 @@ def _runtime(place: Place) -> "Runtime":
         storage=place.storage or None,
         proposer_url=place.proposer or None,
         tool_calls=place.tool_calls,
+        runner=place.runner,
+        runner_workers=place.runner_workers,
+        runner_address=place.runner_address or None,
         tracking_uri=place.tracking or None,
     )
 

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -46,6 +46,17 @@ StorageOption = Annotated[
 ]
 ToolCallsOption = Annotated[
     int, typer.Option("--tool-calls", min=1, help="Calls of one tool at a time.")
+]
+RunnerOption = Annotated[
+    Literal["threads", "dask", "ray"],
+    typer.Option("--runner", help="What computes shards: this process, or a cluster's workers."),
+]
+RunnerWorkersOption = Annotated[
+    int, typer.Option("--runner-workers", min=1, help="Processes of a cluster started here.")
+]
+RunnerAddressOption = Annotated[
+    str | None,
+    typer.Option("--runner-address", help="Scheduler of a cluster, in place of one started here."),
 ]
 ReplayOption = Annotated[
     Path | None,

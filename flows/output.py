@@ -7,6 +7,7 @@ from tasks.corpus import earlier_documents
 from tasks.index import flat_settings
 from tasks.prepare import check_tools
 from tasks.publish import RUN_FILE, read_run, record_run
+from tasks.runners import check_runner
 from toolformer_core.benchmarks.registry import load_benchmark
 from toolformer_core.config import Arm, EvaluateConfig, PipelineConfig, Runtime
 from toolformer_core.corpus import read_corpus
@@ -130,6 +131,7 @@ def check_method(config: PipelineConfig, runtime: Runtime, *, annotate_only: boo
     Raises: ConfigError naming the input, its value and the cure.
     """
     (check_device if annotate_only else check_training_device)(runtime.device)
+    check_runner(runtime)
     check_tools(config.tools, runtime)
     for tool in config.tools.enabled:
         check_heuristic(per_tool(config.sample.document_heuristic, tool, "document_heuristic"))

@@ -19,11 +19,13 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
-from prefect.futures import PrefectFuture, wait
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.results import ResultStore
+from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
+from prefect.task_runners import ThreadPoolTaskRunner
 from tqdm import tqdm
 
 from tasks.locks import LOCKS, one_at_a_time
+from tasks.runners import Runner, shard_runner
 from tasks.storage import placed, result_storage
 from toolformer_core.config import Runtime
 from toolformer_core.errors import TransientModelError, TransientStorageError, TransientToolError
@@ -37,8 +39,6 @@ logger = logging.getLogger(__name__)
 _LOCATION = frozenset({"folder", "runtime", "tracking"})
 _EFFECT_TIMEOUT_SECONDS = 6 * 3600  # a search index over a whole encyclopedia takes hours
 _RETRY_DELAYS_SECONDS = [2.0, 10.0, 30.0]
-
-Runner = TaskRunner[PrefectFuture[Any]]
 
 MODEL_RUNNER = cast(Runner, ThreadPoolTaskRunner(max_workers=1))
 """One model task at a time: torch itself uses all cores, or the whole accelerator."""
@@ -60,9 +60,13 @@ class ContentKey(CachePolicy):
         **kwargs: Any,
     ) -> str:
         """The key; equal inputs give equal keys in every process and every flow."""
+        return self.key_of(task_ctx.task, inputs)
+
+    def key_of(self, shard: Task[..., Any], inputs: Mapping[str, Any]) -> str:
+        """The key of a task with these inputs."""
         content = {name: canonical(v) for name, v in inputs.items() if name not in _LOCATION}
         text = json.dumps(content, sort_keys=True)
-        name = f"{self.stage}-v{self.version}-{task_ctx.task.name}"
+        name = f"{self.stage}-v{self.version}-{shard.name}"
         return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
@@ -132,34 +136,63 @@ def run_shards(
 ) -> tuple[list[Result], int]:
     """Results of all calls in order, and how many came from the cache.
 
-    Waits for every run before it asks for a result, so that one failure does not drop the queue
-    behind it. A cached result whose file has gone is computed anew: a cache hit does not look.
+    The cache is asked first, here: a task run costs a tenth of a second even if it has nothing to
+    do, and would wait for a slot of its limits. What has a result but no longer its file is
+    computed anew. Waits for every run before it asks for a result, so that one failure does not
+    drop the queue behind it.
     """
     stored = shard.with_options(
         result_storage=result_storage(runtime),
         cache_policy=one_at_a_time(shard.cache_policy, runtime.root / LOCKS),
     )
-    futures = [
-        stored.with_options(task_run_name=name).submit(**call)
-        for name, call in zip(names, calls, strict=True)
-    ]
     description = names[0].rpartition("-")[0] if names else shard.name
     started = time.monotonic()
-    for future in tqdm(futures, desc=description, unit="shard", disable=None):
-        future.wait()
-    wait(futures)
-    results = [placed(future.result(), runtime) for future in futures]
-    num_cached = sum(future.state.name == "Cached" for future in futures)
-    for k, result in enumerate(results):
-        if not is_intact(result):
-            again = stored.with_options(refresh_cache=True, task_run_name=f"{names[k]}-again")
-            num_cached -= futures[k].state.name == "Cached"
-            results[k] = again.submit(**calls[k]).result()
-    seconds = time.monotonic() - started
+    found = {k: placed(result, runtime) for k, result in _cached(stored, calls).items()}
+    results = {k: result for k, result in found.items() if is_intact(result)}
+    num_cached = len(results)
+    if len(results) < len(calls):
+        with shard_runner(runtime, stored) as runner:
+            futures = {
+                k: runner.submit(_named(stored, names[k], is_stale=k in found), dict(call))
+                for k, call in enumerate(calls)
+                if k not in results
+            }
+            for future in tqdm(futures.values(), desc=description, unit="shard", disable=None):
+                future.wait()
+        results |= {k: placed(future.result(), runtime) for k, future in futures.items()}
+        # Another run may have been faster.
+        num_cached += sum(future.state.name == "Cached" for future in futures.values())
     logger.info(
-        "%-20s %d shards, %d cached, %.0f s", description, len(results), num_cached, seconds
+        "%-20s %d shards, %d cached, %.0f s",
+        description,
+        len(results),
+        num_cached,
+        time.monotonic() - started,
     )
-    return results, num_cached
+    return [results[k] for k in range(len(calls))], num_cached
+
+
+def _named(shard: Task[..., Result], name: str, *, is_stale: bool) -> Task[..., Result]:
+    """The task with a run's name, blind to a stored result that is stale."""
+    if is_stale:
+        return shard.with_options(task_run_name=name, refresh_cache=True)
+    return shard.with_options(task_run_name=name)
+
+
+def _cached(
+    stored: Task[..., Result],
+    calls: Sequence[Mapping[str, Any]],
+) -> dict[int, Result]:
+    """The results that are stored, by the call's place; their files are not looked at."""
+    if PREFECT_TASKS_REFRESH_CACHE.value():
+        return {}
+    policy = stored.cache_policy
+    assert isinstance(policy, ContentKey), "a task of shard_task"
+    # Without its lock: what another run computes just now is waited for by the task.
+    store = cast(ResultStore, ResultStore().update_for_task(stored))
+    store = store.model_copy(update={"lock_manager": None})
+    keys = {k: policy.key_of(stored, call) for k, call in enumerate(calls)}
+    return {k: store.read(key).result for k, key in keys.items() if store.exists(key)}
 
 
 def run_one(
@@ -170,8 +203,12 @@ def run_one(
     name: str,
     is_intact: Callable[[Result], bool],
 ) -> tuple[Result, bool]:
-    """The result of one task run, computed anew if its files have gone; whether it was cached."""
+    """The result of one task run in this process, and whether it was cached; see run_shards."""
     results, num_cached = run_shards(
-        single, [call], runtime=runtime, names=[name], is_intact=is_intact
+        single,
+        [call],
+        runtime=runtime.model_copy(update={"runner": "threads"}),
+        names=[name],
+        is_intact=is_intact,
     )
     return results[0], num_cached == 1

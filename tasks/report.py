@@ -32,13 +32,22 @@ def index_run(manifests: Sequence[Path], config: PipelineConfig, root: Path) -> 
 
 @effect_task
 def report_stage(stage: str, manifests: Sequence[Path]) -> None:
-    """One table artifact: the stage's counts by tool and reason."""
-    rows = []
-    for manifest in manifests:
-        ref = read_manifest(manifest)
+    """One table artifact: the stage's counts by tool and reason, and what the cache had of it."""
+    rows: list[dict[str, str | int]] = []
+    refs = [read_manifest(manifest) for manifest in manifests]
+    for ref in refs:
         counts = sorted(total_counts(ref).items())
         rows += [{"tool": ref.tool, "reason": name, "count": count} for name, count in counts]
-    create_table_artifact(table=rows, key=f"{stage}-counts", description=f"Counts of {stage}")
+    num_shards, num_cached = (
+        sum(len(ref.shards) for ref in refs),
+        sum(ref.num_cached for ref in refs),
+    )
+    create_table_artifact(
+        table=rows,
+        key=f"{stage}-counts",
+        # Only a shard that is computed has a task run.
+        description=f"Counts of {stage}: {num_shards} shards, {num_cached} from the cache",
+    )
 
 
 @effect_task

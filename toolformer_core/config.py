@@ -355,6 +355,15 @@ class Runtime(Settings):
     tool_calls: int = Field(
         default=4, ge=1, le=1000, description="Calls of one tool at a time, in this process."
     )
+    runner: Literal["threads", "dask", "ray"] = Field(
+        default="threads", description="What computes shards: this process, or a cluster."
+    )
+    runner_workers: int = Field(
+        default=2, ge=1, le=1000, description="Processes of a cluster that is started here."
+    )
+    runner_address: str | None = Field(
+        default=None, description="Scheduler of a cluster; none: one is started on this machine."
+    )
     replay: Path | None = Field(
         default=None,
         description="Cassette of an earlier run, whose answers take the place of the tools.",

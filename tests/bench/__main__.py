@@ -13,7 +13,8 @@ work. Ours then scores the calls that the literal version found, and the kept se
 memory: peak memory of `toolformer annotate` on a corpus and on one ten times as large.
 search, translation: the tools against other ways; faults: tools that ail; kills: SIGKILL, resume;
 serve: many clients at once; finetune: a training step; perplexity: against the harness; index: ten
-million calls in DuckDB; see these modules. device: what a GPU gives, a module of its own.
+million calls in DuckDB; overhead: what Prefect adds; runners: threads, Dask and Ray; see these
+modules. device: what a GPU gives, a module of its own.
 """
 
 import argparse
@@ -38,7 +39,9 @@ from tests.bench import (
     finetune,
     index,
     kills,
+    overhead,
     perplexity,
+    runners,
     search,
     serve,
     translation,
@@ -351,7 +354,9 @@ def main() -> None:
         "finetune": finetune,
         "index": index,
         "kills": kills,
+        "overhead": overhead,
         "perplexity": perplexity,
+        "runners": runners,
         "search": search,
         "serve": serve,
         "translation": translation,
