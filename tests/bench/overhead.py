@@ -2,7 +2,8 @@
 
 The work of a shard is to sleep, over the path that every stage takes (map_stage, 8 threads), in a
 process of its own, with a running server and with the one that a process starts for itself. Ideal:
-as many rounds of sleep as 8 threads need. Then the same again: every shard is in the cache.
+as many rounds of sleep as 8 threads need. Then the same again: every shard is in the cache. The
+stage is timed as a sub-flow of the pipeline, the process from its start to its end.
 """
 
 import argparse
@@ -41,7 +42,8 @@ def main(arguments: argparse.Namespace) -> Figures:
         (own := Path(folder) / "own").mkdir()
         (other := Path(folder) / "other").mkdir()
         with serving(other) as service:
-            rows = runs("running server", other, service.environment, arguments)
+            quiet = service.environment | {"PREFECT_LOGGING_LEVEL": "WARNING"}
+            rows = runs("running server", other, quiet, arguments)
         local = {name: value for name, value in os.environ.items() if name not in _LOCAL}
         rows |= runs("own server", own, local | {"TOOLFORMER_HOME": str(own)}, arguments)
     ideal = math.ceil(arguments.shards / THREADS) * arguments.seconds
@@ -76,15 +78,12 @@ def runs(
 def one(root: Path, num_shards: int, seconds: float) -> Figures:
     """The stage, measured in this process."""
     settings.apply_defaults()
-    settings.show_progress()
-    from tests.support.sleeping import sleep
+    from tests.support.sleeping import timed_sleep
     from toolformer_core.config import Runtime
     from toolformer_core.shards import read_manifest
 
     runtime = Runtime(root=root, home=settings.home().absolute())
-    started = time.monotonic()
-    manifest = sleep(num_shards, seconds, runtime)
-    stage_seconds = time.monotonic() - started
+    manifest, stage_seconds = timed_sleep(num_shards, seconds, runtime)
     return {"cached": read_manifest(manifest).num_cached, "stage_seconds": stage_seconds}
 
 

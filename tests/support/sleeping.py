@@ -28,3 +28,11 @@ def sleep(num_shards: int, seconds: float, runtime: Runtime) -> Path:
     manifest = map_stage("sleep", "all", sleep_shard, inputs, {"seconds": seconds}, runtime)
     report_stage("sleep", [manifest])
     return manifest
+
+
+@flow(name="sleeping")
+def timed_sleep(num_shards: int, seconds: float, runtime: Runtime) -> tuple[Path, float]:
+    """The stage as a sub-flow, as in the pipeline: its manifest, and the seconds it took."""
+    started = time.monotonic()
+    manifest = sleep(num_shards, seconds, runtime)
+    return manifest, time.monotonic() - started
