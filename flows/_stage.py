@@ -8,7 +8,7 @@ from typing import Any
 from prefect import Task
 
 from tasks._policies import run_shards
-from tasks.publish import publish_stage
+from tasks.publish import input_folders, publish_stage
 from toolformer_core.config import Runtime
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.shards import ShardRef, is_intact, shard_folder
@@ -41,4 +41,6 @@ def map_stage(
         names=[f"{stage}-{tool}-{index:05d}" for index in range(len(inputs))],
         is_intact=is_intact,
     )
-    return publish_stage(stage, tool, identity, refs, num_cached, dict(settings), runtime.root)
+    used = sorted(input_folders([list(inputs), dict(settings)], runtime.root))
+    details = {**settings, "inputs": used}
+    return publish_stage(stage, tool, identity, refs, num_cached, details, runtime.root)

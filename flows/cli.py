@@ -15,6 +15,7 @@ from flows import settings
 from flows.cli_calibrate import calibrate_calls
 from flows.cli_decode import add_commands
 from flows.cli_finetune import finetune
+from flows.cli_gc import gc
 from flows.cli_harness import FOREIGN_OPTIONS, harness
 from flows.cli_plan import plan
 from flows.cli_sweep import sweep
@@ -68,6 +69,7 @@ app.add_typer(tools_app, name="tools")
 app.command("index")(build_index)
 app.command("calibrate-calls")(calibrate_calls)
 app.command("finetune")(finetune)
+app.command("gc")(gc)
 app.command("plan")(plan)
 app.command("sweep")(sweep)
 app.command("harness", context_settings=FOREIGN_OPTIONS)(harness)

@@ -38,7 +38,7 @@ def corpus(config: CorpusConfig, runtime: Runtime, *, add: bool = False) -> list
             identity,
             refs,
             len(refs) if is_cached else sum(ref.path in kept for ref in refs),
-            {"config": config},
+            {"config": config, "inputs": []},
             runtime.root,
         )
         for stage, refs in parts.items()

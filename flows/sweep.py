@@ -43,7 +43,8 @@ def sweep(
     links = describe_run(config, runtime, tracking)
     index, page = write_sweep(results, variations, config, links, folder)
     finish_sweep(tracking, index, variations, page, runtime)
-    return write_summary(results, work.tallies(), time.monotonic() - started, folder)
+    seconds = time.monotonic() - started
+    return write_summary(results, work.tallies(), seconds, folder, work.folders)
 
 
 def _run_cell(cell: Cell, work: SweepWork, sweep_run: str | None, *, trains: bool) -> CellResult:

@@ -75,6 +75,7 @@ class SweepWork:
         self.runtime = runtime
         self._done: dict[str, object] = {}
         self._tallies: dict[str, Tally] = {}
+        self.folders: set[Path] = set()  # of the stages and models that it made or found
 
     def tallies(self) -> dict[str, dict[str, int]]:
         """Per stage, what was wanted, done, and there already."""
@@ -152,6 +153,7 @@ class SweepWork:
                 augmented, annotated.documents, annotated.model, config, self.runtime, tracking
             )
             self._add("finetune", 1, Path(tuned.model.path) in there)
+            self.folders.add(Path(tuned.model.path).parent)
             return tuned
 
         self._tally("finetune").wanted += 1
@@ -206,6 +208,7 @@ class SweepWork:
 
         def done() -> list[Path]:
             manifests = make()
+            self.folders.update(manifest.parent for manifest in manifests)
             refs = [read_manifest(manifest) for manifest in manifests]
             self._add(
                 stage, sum(len(ref.shards) for ref in refs), sum(ref.num_cached for ref in refs)

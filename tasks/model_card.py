@@ -41,6 +41,8 @@ def describe_model(
         "tools": config.tools.model_dump(mode="json"),
         "decode": config.evaluate.decode.model_dump(mode="json"),
         "fingerprint": fingerprint(config),
+        # Where C* lies, as seen from ROOT: toolformer trace goes on from there, gc keeps it.
+        "augmented": os.path.relpath(augmented, root),
     }
     write_whole(folder / MODEL_FILE, json.dumps(content, indent=1))
     write_whole(folder / CARD, str(_card(tuned, base, config, augmented, scores)))

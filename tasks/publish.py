@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,13 @@ from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.fingerprint import canonical, fingerprint
 from toolformer_core.settings import ModelConfig
-from toolformer_core.shards import ShardRef, StageRef, read_manifest, write_manifest
+from toolformer_core.shards import (
+    ShardRef,
+    StageRef,
+    folder_of,
+    read_manifest,
+    write_manifest,
+)
 
 
 @effect_task
@@ -43,6 +49,21 @@ def publish_stage(
     )
     described = {name: canonical(value) for name, value in details.items()}
     return write_manifest(ref, root, {**described, "git_commit": git_commit()})
+
+
+def input_folders(value: Any, root: Path) -> set[str]:  # Any: inputs of a stage, of every kind
+    """Where below ROOT the shards and models among some inputs lie: STAGE/TOOL/FINGERPRINT.
+
+    A shard is known by the end of its path, wherever the folder was when it was written.
+    """
+    if isinstance(value, ShardRef):
+        return {folder_of(value)}
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return {folder for item in value for folder in input_folders(item, root)}
+    path = Path(getattr(value, "path", ""))  # of a model
+    return {"/".join(path.relative_to(root).parts[:3])} if path.is_relative_to(root) else set()
 
 
 def load_stage(manifest: Path) -> StageRef:

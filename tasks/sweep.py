@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from toolformer_core.variations import Cell, Variation
 
 Figures = Mapping[str, Any]  # Any: text and numbers
 
+SUMMARY = "sweep.json"
 COUNTS = ("kept", "checkable", "right")
 
 
@@ -163,8 +164,9 @@ def write_summary(
     work: Mapping[str, Mapping[str, int]],
     seconds: float,
     folder: Path,
+    used: Collection[Path],
 ) -> dict[str, Any]:  # Any: nested figures
-    """The sweep as JSON, also as sweep.json beside its report."""
+    """The sweep as JSON, also as sweep.json beside its report; `used` are the stages' folders."""
     summary = {
         "cells": [result.summary() for result in results],
         "work": {stage: dict(tally) for stage, tally in work.items()},
@@ -172,7 +174,9 @@ def write_summary(
         "report": str(folder / PAGE),
         "index": str(folder / INDEX),
     }
-    write_whole(folder / "sweep.json", json.dumps(summary, indent=1))
+    root = folder.parents[1]
+    folders = sorted(path.relative_to(root).as_posix() for path in used)
+    write_whole(folder / SUMMARY, json.dumps({**summary, "folders": folders}, indent=1))
     return summary
 
 

@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -238,6 +238,11 @@ def stage_folder(root: Path, stage: str, tool: str, fingerprint: str) -> Path:
 def shard_folder(base: str, stage: str, tool: str, fingerprint: str) -> str:
     """Where a stage keeps its shards, below a root or the URL of a storage."""
     return "/".join((base, stage, tool, fingerprint))
+
+
+def folder_of(shard: ShardRef) -> str:
+    """STAGE/TOOL/FINGERPRINT of a shard, by its path."""
+    return "/".join(PurePosixPath(shard.path).parts[-4:-1])
 
 
 def total_counts(stage: StageRef) -> dict[str, int]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from flows.pipeline import annotate, run_pipeline
+from tasks.gc import delete, find_garbage
 from tasks.index import funnel, query
 from tests.end_to_end.conftest import NUM_DOCUMENTS
 from toolformer_core.augment import strip_calls
@@ -191,8 +192,11 @@ def test_first_run_leaves_report_and_model(finished):
     )
 
 
-def test_second_run_finds_every_shard_and_rewrites_none(finished):
+def test_second_run_after_gc_finds_every_shard_and_rewrites_none(finished):
     project, first = finished
+    garbage = find_garbage(project.root, time.time())
+    assert {one.kind for one in garbage} <= {"checkpoints", "locks"}
+    delete(garbage, project.root)
     before, model = shard_files(project.root), (project.root / "model").resolve()
     weights = (model / "model.safetensors").stat()
     again = run_pipeline(project.config, project.runtime)

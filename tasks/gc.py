@@ -1,0 +1,203 @@
+"""Garbage of an output folder: what neither its run, nor its model, nor a sweep in it needs.
+
+Needed are the stages that run.json names, those that the linked model was tuned on, those of every
+sweep, and what these were made from; a cached result as long as what it refers to is. What has been
+touched since run.json was written may belong to a run that is not through yet, and stays. So do
+files of any other kind.
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tasks.publish import MODEL_FILE, RUN_FILE, read_run
+from toolformer_core.errors import ConfigError
+from toolformer_core.shards import folder_of, read_manifest
+
+_CALL_STAGES = ("sample", "execute", "score", "filter")
+_STAGES = ("corpus", "quarantine", *_CALL_STAGES, "augment", "finetune", "evaluate")
+_PARTS = ("*.parquet", "manifest.json", "checkpoint-*", "model", "job.json", "ending.json")
+"""What we put into the folder of a stage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Garbage:
+    """A file or folder that nothing needs."""
+
+    kind: str  # stages, results, checkpoints, champions, temporaries or locks
+    path: Path
+    num_bytes: int
+
+
+def find_garbage(root: Path, before: float) -> list[Garbage]:
+    """What nothing needs, and nothing has touched since `before` (seconds since 1970).
+
+    Raises: ConfigError if the folder holds no run, a record in it is broken or too old to say what
+        it needs, or a run is at work in it.
+    """
+    needed = needed_folders(root)
+    _check_idle(root)
+    limit = min(before, (root / RUN_FILE).stat().st_mtime)
+    folders = (path for path in root.glob("*/*/*") if path.parts[-3] in _STAGES and path.is_dir())
+    gone = {
+        path.relative_to(root).as_posix()
+        for path in folders
+        if path.relative_to(root).as_posix() not in needed and _newest(path) < limit
+    }
+    found = {
+        "stages": (path for name in sorted(gone) for path in _parts(root / name)),
+        "results": _stale_results(root, gone),
+        "checkpoints": (
+            path
+            for name in sorted(needed)
+            for path in sorted(root.glob(f"{name}/checkpoint-*"))
+            if name.startswith("finetune/")
+        ),
+        "champions": _old_champions(root, needed),
+        "temporaries": [*root.glob("**/.*.tmp"), *root.glob("**/.index-*")],
+        "locks": root.glob("locks/*.lock"),
+    }
+    return [
+        Garbage(kind=kind, path=path, num_bytes=sum(file.stat().st_size for file in _files(path)))
+        for kind, paths in found.items()
+        for path in paths
+        if kind == "stages" or _newest(path) < limit
+    ]
+
+
+def delete(garbage: Iterable[Garbage], root: Path) -> None:
+    """Delete it, and the folders below ROOT that are empty then."""
+    for one in garbage:
+        if one.kind == "locks":
+            # While it is held: whoever waits for it finds that it has gone, and makes a new one.
+            with contextlib.suppress(Timeout), FileLock(one.path, timeout=0):
+                one.path.unlink()
+        elif one.path.is_dir():
+            shutil.rmtree(one.path)
+        else:
+            one.path.unlink(missing_ok=True)
+        for folder in one.path.relative_to(root).parents:
+            if folder.name and not any((root / folder).iterdir()):
+                (root / folder).rmdir()
+
+
+def needed_folders(root: Path) -> set[str]:
+    """Folders of stages, models and champions that must stay, as STAGE/TOOL/FINGERPRINT.
+
+    Raises: ConfigError as find_garbage.
+    """
+    _, manifests = read_run(root)
+    for manifest in manifests:
+        if "inputs" not in _content(manifest):
+            raise ConfigError(
+                f"{manifest} does not say what its stage was made from: an older version wrote it; "
+                "run again, which writes it anew and takes all shards from the cache"
+            )
+    pending = [manifest.parent.relative_to(root).as_posix() for manifest in manifests]
+    pending += [*_of_model(root), *_of_sweeps(root)]
+    needed: set[str] = set()
+    while pending:
+        folder = pending.pop()
+        manifest = root / folder / "manifest.json"
+        if folder not in needed and manifest.is_file():
+            needed.update(map(folder_of, read_manifest(manifest).shards))
+            pending += _content(manifest).get("inputs", [])
+        needed.add(folder)
+    return needed
+
+
+def _of_model(root: Path) -> Iterator[str]:
+    """Where the linked model lies, and the C* that it was tuned on, unless that lies elsewhere."""
+    described = root / "model" / MODEL_FILE
+    if not described.is_file():
+        return
+    yield "/".join((root / "model").resolve().relative_to(root.resolve()).parts[:3])
+    augmented = Path(_content(described).get("augmented", ".."))
+    if augmented.parts[0] != "..":
+        yield augmented.parent.as_posix()
+
+
+def _of_sweeps(root: Path) -> Iterator[str]:
+    for record in sorted(root.glob("sweeps/*/sweep.json")):
+        content = _content(record)
+        if "folders" not in content:
+            raise ConfigError(
+                f"{record} does not say which stages it needs: an older version wrote it; repeat "
+                f"the sweep, which takes all from the cache, or delete {record.parent}"
+            )
+        yield from content["folders"]
+
+
+def _content(path: Path) -> dict[str, Any]:  # Any: settings of every kind
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); run again, which writes it") from error
+
+
+def _check_idle(root: Path) -> None:
+    """Nothing, if no shard is being computed.
+
+    Raises: ConfigError if one is.
+    """
+    for path in root.glob("locks/*.lock"):
+        try:
+            FileLock(path).acquire(timeout=0).lock.release()
+        except Timeout as error:
+            raise ConfigError(
+                f"a run is at work in {root} ({path.name} is held); wait for its end"
+            ) from error
+
+
+def _parts(folder: Path) -> Iterator[Path]:
+    for pattern in _PARTS:
+        yield from sorted(folder.glob(pattern))
+
+
+def _stale_results(root: Path, gone: Collection[str]) -> Iterator[Path]:
+    """Prefect's records of task runs whose shards or model have gone, or are about to."""
+    for path in sorted(root.glob("results/*")):
+        try:
+            result = json.loads(json.loads(path.read_text(encoding="utf-8"))["result"])
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # none of ours
+        folders = set(_result_folders(result))
+        if any(name in gone or not (root / name).is_dir() for name in folders):
+            yield path
+
+
+def _result_folders(value: Any) -> Iterator[str]:  # Any: JSON
+    """Folders of the shards and models that a stored result refers to."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _result_folders(item)
+    elif isinstance(value, dict):
+        if isinstance(value.get("path"), str) and "digest" in value:
+            # A model's path has one part behind the folder, as a shard's has.
+            yield "/".join(Path(value["path"]).parts[-4:-1])
+        for item in value.values():
+            yield from _result_folders(item)
+
+
+def _old_champions(root: Path, needed: Collection[str]) -> Iterator[Path]:
+    """Copies of registered models with which none of the needed stages has to do."""
+    used = {"/".join(name.split("/")[:2]) for name in needed}
+    for path in sorted(root.glob("champion/*")):
+        if path.is_dir() and path.relative_to(root).as_posix() not in used:
+            yield path
+
+
+def _files(path: Path) -> Sequence[Path]:
+    """The file, or all files below the folder."""
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+
+
+def _newest(path: Path) -> float:
+    """When it, or the newest file below it, was written."""
+    return max(file.stat().st_mtime for file in _files(path) or [path])
