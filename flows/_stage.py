@@ -8,6 +8,7 @@ from typing import Any
 from prefect import Task
 
 from tasks._policies import run_shards
+from tasks.assets import as_asset
 from tasks.publish import input_folders, publish_stage
 from toolformer_core.config import Runtime
 from toolformer_core.fingerprint import fingerprint
@@ -43,4 +44,5 @@ def map_stage(
     )
     used = sorted(input_folders([list(inputs), dict(settings)], runtime.root))
     details = {**settings, "inputs": used}
-    return publish_stage(stage, tool, identity, refs, num_cached, details, runtime.root)
+    publish = as_asset(publish_stage, stage, runtime.root)
+    return publish(stage, tool, identity, refs, num_cached, details, runtime.root)

@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from tasks._policies import TOOL_RUNNER, run_one
+from tasks.assets import as_asset
 from tasks.corpus import corpus_is_intact, corpus_shards, earlier_documents
 from tasks.publish import publish_stage
 from tasks.report import report_stage
@@ -32,7 +33,7 @@ def corpus(config: CorpusConfig, runtime: Runtime, *, add: bool = False) -> list
     kept = {ref.path for ref in earlier}
     parts = {"corpus": shards.documents, "quarantine": (shards.quarantine,)}
     manifests = [
-        publish_stage(
+        as_asset(publish_stage, stage, runtime.root)(
             stage,
             "all",
             identity,

@@ -22,6 +22,7 @@ from prefect.context import TaskRunContext
 from prefect.results import ResultStore
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import MaterializingTask
 from tqdm import tqdm
 
 from tasks.locks import LOCKS, one_at_a_time
@@ -114,16 +115,21 @@ def _timed(function: Callable[..., Result]) -> Callable[..., Result]:
     return timed
 
 
-def effect_task(function: Callable[..., Result]) -> Task[..., Result]:
-    """Decorator of a task that records something and is run again each time; idempotent."""
-    return task(
+def effect_task(function: Callable[..., Result]) -> MaterializingTask[..., Result]:
+    """Decorator of a task that records something and is run again each time; idempotent.
+
+    It makes no asset, unless as_asset says so where it is called.
+    """
+    return MaterializingTask(
+        function,
+        assets=[],
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=1,
         retry_delay_seconds=2,
         retry_condition_fn=is_transient,
         timeout_seconds=_EFFECT_TIMEOUT_SECONDS,
-    )(function)
+    )
 
 
 def run_shards(

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tasks.publish import MODEL_FILE, RUN_FILE, read_run
+from tasks.publish import MODEL_FILE, RUN_FILE, read_json, read_run
 from toolformer_core.errors import ConfigError
 from toolformer_core.shards import folder_of, read_manifest
 
@@ -135,10 +135,7 @@ def _of_sweeps(root: Path) -> Iterator[str]:
 
 
 def _content(path: Path) -> dict[str, Any]:  # Any: settings of every kind
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); run again, which writes it") from error
+    return read_json(path, "run again, which writes it")
 
 
 def _check_idle(root: Path) -> None:

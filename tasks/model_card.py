@@ -9,19 +9,19 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from tasks._policies import effect_task
+from tasks.assets import as_asset, describe_asset
 from tasks.execute import CASSETTE
 from tasks.publish import MODEL_FILE, write_whole
 from toolformer_core.cassette import read_descriptions
 from toolformer_core.config import PipelineConfig
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.fingerprint import fingerprint
-from toolformer_core.model_card import CARD, count_texts, model_card
+from toolformer_core.model_card import CARD, count_texts, model_card, public_name
 from toolformer_core.models import ModelRef
 from toolformer_core.records import AugmentedDocument
 from toolformer_core.shards import read_manifest, read_shard
 
 
-@effect_task
 def describe_model(
     tuned: FinetuneResult,
     base: ModelRef,
@@ -32,8 +32,34 @@ def describe_model(
 ) -> Path:
     """Write toolformer.json and the model card beside the tuned model; link it as ROOT/model.
 
-    `augmented` is the manifest of its C*. With scores the card shows the evaluation.
+    `augmented` is the manifest of its C*. With scores the card shows the evaluation. Where it is
+    called from a flow, the model becomes the asset M*, made from that C*.
     """
+    # The manifest lies in ROOT/augment/all/FINGERPRINT.
+    describe = as_asset(write_description, "model", root, made_in=augmented.absolute().parents[3])
+    return describe(tuned, base, config, augmented, root, scores)
+
+
+@effect_task
+def write_description(
+    tuned: FinetuneResult,
+    base: ModelRef,
+    config: PipelineConfig,
+    augmented: Path,
+    root: Path,
+    scores: Sequence[Mapping[str, Any]],  # Any: as above
+) -> Path:
+    """See describe_model."""
+    describe_asset(
+        {
+            "digest": tuned.model.digest,
+            "base model": public_name(config.model.name_or_path),
+            "base digest": base.digest,
+            "augmented digest": read_manifest(augmented).digest,
+            "without calls": config.finetune.without_calls,
+            **_training_figures(tuned),
+        }
+    )
     folder = Path(tuned.model.path)
     content = {
         "base_model": base.path,
@@ -64,7 +90,6 @@ def _card(
     """The model card, with the versions of the tools that answered in the run that made C*."""
     stage = read_manifest(augmented)
     rows = (row for ref in stage.shards for row in read_shard(ref, AugmentedDocument))
-    # The manifest lies in ROOT/augment/all/FINGERPRINT.
     cassette = augmented.absolute().parents[3] / CASSETTE
     tools = read_descriptions(cassette) if cassette.is_file() else {}
     return model_card(

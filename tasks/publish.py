@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from tasks._policies import effect_task
+from tasks.assets import describe_asset
 from tasks.locks import LOCKS, file_lock
 from toolformer_core.config import DecodeConfig, PipelineConfig, Runtime
 from toolformer_core.config_tools import ToolsConfig
@@ -25,6 +26,7 @@ from toolformer_core.shards import (
     StageRef,
     folder_of,
     read_manifest,
+    total_counts,
     write_manifest,
 )
 
@@ -47,6 +49,7 @@ def publish_stage(
         shards=tuple(shards),
         num_cached=num_cached,
     )
+    describe_asset({"digest": ref.digest, "shards": len(shards), **total_counts(ref)})
     described = {name: canonical(value) for name, value in details.items()}
     return write_manifest(ref, root, {**described, "git_commit": git_commit()})
 
@@ -149,6 +152,15 @@ def read_model_description(folder: Path) -> tuple[ModelConfig, ToolsConfig, Deco
             ToolsConfig.model_validate(content["tools"]),
             DecodeConfig.model_validate(content["decode"]),
         )
+
+
+def read_json(path: Path, cure: str) -> dict[str, Any]:  # Any: settings of every kind
+    """The object in a JSON file of ours.
+
+    Raises: ConfigError with the cure if it cannot be read.
+    """
+    with _whole_file(path, cure):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 @contextmanager

@@ -90,6 +90,29 @@ def champion_model(parent: str | None, runtime: Runtime) -> ModelRef | None:
     return resolve_model(named, runtime.home)
 
 
+def registration(model: ModelRef, runtime: Runtime) -> dict[str, str | None]:
+    """Version of the registered model, and the run that made it; None where it is not registered.
+
+    A store that does not answer is said to be out of reach.
+    """
+    uri = tracking_uri(runtime)
+    wanted = f"name = '{REGISTERED_MODEL}' and tag.digest = '{_model_digest(model)}'"
+    local = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not local.is_file():  # asked, MLflow would make it
+        return {"registered_model": None, "mlflow_run": None}
+    try:
+        found = MlflowClient(uri).search_model_versions(wanted, max_results=1)
+    except MlflowException as error:
+        gone = f"MLflow at {uri} does not answer: {error}"
+        return {"registered_model": gone, "mlflow_run": gone}
+    if not found:
+        return {"registered_model": None, "mlflow_run": None}
+    return {
+        "registered_model": f"{REGISTERED_MODEL}/{found[0].version}",
+        "mlflow_run": found[0].run_id,
+    }
+
+
 @contextmanager
 def _needed_registry(parent: str | None, runtime: Runtime) -> Iterator[tuple[MlflowClient, str]]:
     """A client and the run; where the best effort of other records would not do."""
