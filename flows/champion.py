@@ -13,7 +13,7 @@ from flows.finetune import close_failed, finetune
 from tasks.gate import decide_gate
 from tasks.model_card import describe_model
 from tasks.prepare import prepare_model, prepare_tools
-from tasks.publish import describe_run
+from tasks.publish import describe_run, record_others
 from tasks.register import champion_model, crown_model
 from tasks.report import index_run, write_evaluation
 from tasks.resources import ToolRef
@@ -52,6 +52,7 @@ def train_champion(
     decision = decide_gate(answered, rival, gate, config.evaluate.seed)
     crown_model(tracking, tuned.model, decision, runtime)
     index = index_run(answered, config, runtime.root)
+    record_others(rival, runtime.root)
     links = {"gate": decision.reason, **describe_run(config, runtime, tracking)}
     report = write_evaluation(index, config, scores, links, runtime.root)
     finish_tracking(tracking, index, report, runtime)

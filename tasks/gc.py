@@ -2,8 +2,8 @@
 
 Needed are the stages that run.json names, those that the linked model was tuned on, those of every
 sweep, and what these were made from; a cached result as long as what it refers to is. What has been
-touched since run.json was written may belong to a run that is not through yet, and stays. So do
-files of any other kind.
+touched since a run here ended may belong to one that is not through yet, and stays. So do files of
+any other kind.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tasks.publish import MODEL_FILE, RUN_FILE, read_json, read_run
+from tasks.publish import MODEL_FILE, RUN_FILE, made_from, read_json, read_run
 from toolformer_core.errors import ConfigError
 from toolformer_core.shards import folder_of, read_manifest
 
@@ -43,7 +43,8 @@ def find_garbage(root: Path, before: float) -> list[Garbage]:
     """
     needed = needed_folders(root)
     _check_idle(root)
-    limit = min(before, (root / RUN_FILE).stat().st_mtime)
+    ends = [root / RUN_FILE, root / "model" / MODEL_FILE]  # of annotations, of trainings
+    limit = min(before, max(path.stat().st_mtime for path in ends if path.is_file()))
     folders = (path for path in root.glob("*/*/*") if path.parts[-3] in _STAGES and path.is_dir())
     gone = {
         path.relative_to(root).as_posix()
@@ -99,17 +100,12 @@ def needed_folders(root: Path) -> set[str]:
                 f"{manifest} does not say what its stage was made from: an older version wrote it; "
                 "run again, which writes it anew and takes all shards from the cache"
             )
-    pending = [manifest.parent.relative_to(root).as_posix() for manifest in manifests]
-    pending += [*_of_model(root), *_of_sweeps(root)]
-    needed: set[str] = set()
-    while pending:
-        folder = pending.pop()
-        manifest = root / folder / "manifest.json"
-        if folder not in needed and manifest.is_file():
-            needed.update(map(folder_of, read_manifest(manifest).shards))
-            pending += _content(manifest).get("inputs", [])
-        needed.add(folder)
-    return needed
+    others = [root / other for other in _content(root / RUN_FILE).get("others", [])]
+    own = [path.parent.relative_to(root).as_posix() for path in (*manifests, *others)]
+    needed = made_from([*own, *_of_model(root), *_of_sweeps(root)], root)
+    published = [path for name in needed if (path := root / name / "manifest.json").is_file()]
+    shards = (shard for path in published for shard in read_manifest(path).shards)
+    return needed.union(map(folder_of, shards))
 
 
 def _of_model(root: Path) -> Iterator[str]:
@@ -117,7 +113,7 @@ def _of_model(root: Path) -> Iterator[str]:
     described = root / "model" / MODEL_FILE
     if not described.is_file():
         return
-    yield "/".join((root / "model").resolve().relative_to(root.resolve()).parts[:3])
+    yield "/".join((root / "model").resolve().parts[-4:-1])  # ROOT/finetune/all/FINGERPRINT/model
     augmented = Path(_content(described).get("augmented", ".."))
     if augmented.parts[0] != "..":
         yield augmented.parent.as_posix()

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +69,18 @@ def input_folders(value: Any, root: Path) -> set[str]:  # Any: inputs of a stage
     return {"/".join(path.relative_to(root).parts[:3])} if path.is_relative_to(root) else set()
 
 
+def made_from(folders: Iterable[str], root: Path) -> set[str]:
+    """These folders of stages and all that they were made from, as their manifests say."""
+    pending, found = list(folders), set[str]()
+    while pending:
+        folder = pending.pop()
+        manifest = root / folder / "manifest.json"
+        if folder not in found and manifest.is_file():
+            pending += read_json(manifest, "run again, which writes it").get("inputs", [])
+        found.add(folder)
+    return found
+
+
 def load_stage(manifest: Path) -> StageRef:
     """The stage behind a manifest's path."""
     return read_manifest(manifest)
@@ -109,6 +121,13 @@ def record_seconds(root: Path) -> None:
     with file_lock(root / LOCKS, RUN_FILE):  # two runs may end at once
         content = json.loads(path.read_text(encoding="utf-8")) | {"seconds": seconds}
         write_whole(path, json.dumps(content, indent=1))
+
+
+def record_others(manifests: Sequence[Path], root: Path) -> None:
+    """Add to run.json the stages of other runs that this one has made use of, for gc to keep."""
+    others = [str(manifest.relative_to(root)) for manifest in manifests]
+    content = json.loads((root / RUN_FILE).read_text(encoding="utf-8")) | {"others": others}
+    write_whole(root / RUN_FILE, json.dumps(content, indent=1))
 
 
 def run_seconds(root: Path) -> float | None:
@@ -159,8 +178,12 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:  # Any: settings of ever
 
     Raises: ConfigError with the cure if it cannot be read.
     """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); {cure}") from error
     with _whole_file(path, cure):
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json.loads(text))
 
 
 @contextmanager

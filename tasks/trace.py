@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.publish import MODEL_FILE, read_json, read_run
+from tasks.publish import MODEL_FILE, made_from, read_json, read_run
 from tasks.register import registration
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ConfigError
@@ -39,17 +39,13 @@ class AugmentedCorpus:
 
     def rows(self, stage: str, record_type: type[Record]) -> Iterator[Record]:
         """Records of a stage that C* was made from."""
-        for manifest in sorted(self._made_from(self.manifest)):
-            if manifest.relative_to(self.root).parts[0] == stage:
-                for shard in read_manifest(manifest).shards:
-                    yield from read_shard(shard, record_type)
-
-    def _made_from(self, manifest: Path) -> set[Path]:
-        """The manifests of all stages before that one."""
-        folders = read_json(manifest, "run again, which writes it").get("inputs", [])
-        found = {self.root / folder / "manifest.json" for folder in folders}
-        there = {path for path in found if path.is_file()}
-        return there.union(*map(self._made_from, there))
+        folder = self.manifest.parent.relative_to(self.root).as_posix()
+        folders = [name for name in made_from([folder], self.root) if name.startswith(f"{stage}/")]
+        manifests = (self.root / name / "manifest.json" for name in sorted(folders))
+        stages = [read_manifest(path) for path in manifests if path.is_file()]
+        # Of documents that came night by night, later manifests name the earlier shards again.
+        for shard in {shard.path: shard for ref in stages for shard in ref.shards}.values():
+            yield from read_shard(shard, record_type)
 
 
 def trace_call(root: Path, call: ParsedCall, limit: int, runtime: Runtime) -> Facts:

@@ -75,7 +75,7 @@ def training_calls(
     executed = {one.candidate_id: one for one in records.executed if one.candidate_id in wanted}
     scored = {one.candidate_id: one for one in records.scored if one.candidate_id in wanted}
     decided = {one.candidate_id: one for one in records.decisions if one.candidate_id in wanted}
-    licences = {text.source: licence_of(text.source, config) for text in documents.values()}
+    licences = {source: licence_of(source, config) for source in {a.source for a in augmented}}
     return [
         TrainingCall(
             tool=call.tool,

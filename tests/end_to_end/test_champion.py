@@ -8,13 +8,16 @@ from mlflow.tracking import MlflowClient
 from flows.champion import train_champion
 from flows.deployed import Place, Training, training_config, weekly_training
 from flows.output import stage_manifest
+from tasks.gc import needed_folders
 from tasks.publish import read_run
 from tasks.register import CHAMPION, REGISTERED_MODEL, champion_model
+from tasks.trace import trace_call
 from tasks.track import EXPERIMENT, tracking_uri
 from toolformer_core.config import Runtime
 from toolformer_core.errors import TransientStorageError
 from toolformer_core.gate import GateConfig
 from toolformer_core.models import folder_digest
+from toolformer_core.notation import ParsedCall
 from toolformer_core.shards import read_manifest
 
 
@@ -57,6 +60,15 @@ def test_champion_gives_way_only_to_a_better_model(finished, tmp_path):
     # The champion had answered all of it before.
     asked = [read_manifest(path) for path in runtime.root.glob("evaluate/*/*/manifest.json")]
     assert any(ref.num_cached == len(ref.shards) for ref in asked)
+    # What was compared with is kept by gc, and what it was tuned on is traced to the other folder.
+    needed, copy = needed_folders(runtime.root), f"champion/{crowned.version}/data"
+    rivals = [p for p in runtime.root.glob("evaluate/*/*/manifest.json") if copy in p.read_text()]
+    assert rivals
+    assert {copy, *(str(p.parent.relative_to(runtime.root)) for p in rivals)} <= needed
+    call = ParsedCall(tool="Calendar", argument="", result=None)
+    traced = trace_call(runtime.root, call, 1, runtime)
+    assert traced["augmented"]["folder"] == str(augmented.parent)
+    assert traced["model"]["registered_model"] is None  # it did not pass
 
 
 def gate_tags(client):

@@ -11,11 +11,13 @@ import yaml
 from tasks.corpus import earlier_documents
 from tasks.index import query
 from tasks.publish import read_run
+from tasks.trace import trace_call
 from tests.end_to_end.conftest import NUM_DOCUMENTS
 from tests.support.builders import pipeline_config
 from toolformer_core.config import Runtime
 from toolformer_core.errors import ConfigError
-from toolformer_core.records import Document
+from toolformer_core.notation import ParsedCall
+from toolformer_core.records import AugmentedDocument, Document
 from toolformer_core.shards import read_manifest, read_shard, total_counts
 
 NUM_SHARDS = 4
@@ -59,6 +61,14 @@ def test_added_documents_alone_are_computed(folder, invoke):
     assert (counts["earlier"], counts["new"]) == (NUM_DOCUMENTS, 3)
     _, [[indexed]] = query(root / "calls.duckdb", "SELECT count(*) FROM documents")
     assert indexed == NUM_DOCUMENTS + 3
+    (root / "model").unlink()  # what is traced is then this night's C*
+    call = ParsedCall(tool="Calendar", argument="", result=None)
+    [traced] = trace_call(root, call, 1000, Runtime(root=root))["traces"]
+    texts = [
+        d for ref in after["augment", "all"].shards for d in read_shard(ref, AugmentedDocument)
+    ]
+    calls = [call for text in texts for call in text.calls if call.tool == "Calendar"]
+    assert {one["candidate_id"] for one in traced["calls"]} == {c.candidate_id for c in calls}
 
 
 def test_added_documents_cut_otherwise_are_refused(folder, invoke):

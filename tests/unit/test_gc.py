@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from flows import cli
 from tasks.gc import delete, find_garbage
-from tasks.publish import MODEL_FILE, RUN_FILE, record_run
+from tasks.publish import MODEL_FILE, RUN_FILE, record_others, record_run
 from tests.support.builders import document, pipeline_config
 from toolformer_core.errors import ConfigError
 from toolformer_core.records import Document
@@ -106,6 +106,14 @@ def test_gc_what_was_touched_since_the_last_run_was_recorded_stays(run):
     assert collected(run) == set()
 
 
+def test_gc_training_that_ended_after_the_run_was_recorded_ends_what_may_be_at_work(run):
+    os.utime(run / "filter/all/old/part-00000.parquet", (LATER, LATER))
+    link_model(run, "../elsewhere/augment/all/x/manifest.json")
+    set_time(run / "finetune", LONG_AGO)
+    os.utime(run / "model" / MODEL_FILE, (NOW, NOW))
+    assert collected(run) > OLD_STAGE
+
+
 def test_gc_what_is_younger_than_asked_for_stays(run):
     assert collected(run, before=LONG_AGO - 1) == set()
     assert collected(run, before=LONG_AGO + 1) == OLD_STAGE
@@ -162,8 +170,11 @@ def test_gc_champion_that_was_compared_with_stays_and_earlier_ones_go(run):
     for version in ("3", "4"):
         (run / "champion" / version / "data").mkdir(parents=True)
         (run / "champion" / version / "data/config.json").write_text("{}")
-    _, needed = write_stage(run, "evaluate", "rival", inputs=["champion/4/data"])
-    finish(run, run / "filter/all/new/manifest.json", needed)
+    _, rival = write_stage(run, "evaluate", "rival", inputs=["champion/4/data"])
+    record_run(pipeline_config(), [run / "filter/all/new/manifest.json"], run)
+    record_others([rival], run)
+    set_time(run, LONG_AGO)
+    os.utime(run / RUN_FILE, (LAST_RUN, LAST_RUN))
     assert collected(run) == OLD_STAGE | {"champion/3/data/config.json"}
 
 
@@ -204,7 +215,10 @@ def test_gc_records_that_do_not_say_what_they_need_are_refused(run):
     with pytest.raises(ConfigError, match=r"repeat the sweep, .* or delete"):
         find_garbage(run, NOW)
     sweep.write_text("{")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is broken"):
+        find_garbage(run, NOW)
+    manifest.unlink()
+    with pytest.raises(ConfigError, match=r"manifest\.json cannot be read"):
         find_garbage(run, NOW)
 
 
