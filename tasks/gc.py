@@ -109,14 +109,19 @@ def needed_folders(root: Path) -> set[str]:
 
 
 def _of_model(root: Path) -> Iterator[str]:
-    """Where the linked model lies, and the C* that it was tuned on, unless that lies elsewhere."""
+    """Where the linked model, its answers and, unless it is of another folder, its C* lie."""
     described = root / "model" / MODEL_FILE
     if not described.is_file():
         return
-    yield "/".join((root / "model").resolve().parts[-4:-1])  # ROOT/finetune/all/FINGERPRINT/model
+    model = "/".join((root / "model").resolve().parts[-4:-1])  # finetune/all/FINGERPRINT
+    yield model
     augmented = Path(_content(described).get("augmented", ".."))
     if augmented.parts[0] != "..":
         yield augmented.parent.as_posix()
+    # The run may be an annotation since, whose record does not name them.
+    for answers in root.glob("evaluate/*/*/manifest.json"):
+        if model in _content(answers).get("inputs", []):
+            yield answers.parent.relative_to(root).as_posix()
 
 
 def _of_sweeps(root: Path) -> Iterator[str]:

@@ -108,6 +108,13 @@ def test_trace_tells_the_model_and_its_corpus(finished, trace):
     assert {item.model for item in evaluated if item.arm == "on"} == {model["digest"]}
 
 
+def test_trace_without_mlflow_says_so_and_tells_the_rest(finished, trace):
+    code, found, _ = trace("--call", "Calendar()", "--tracking", "http://127.0.0.1:9")
+    assert code == 0
+    assert found["model"]["mlflow_run"].startswith("MLflow at http://127.0.0.1:9 does not answer")
+    assert found["traces"][0]["calls"]
+
+
 def test_trace_document_tells_its_calls(finished, trace):
     _, manifests = finished
     expected = list(taught(manifests))

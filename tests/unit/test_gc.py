@@ -140,9 +140,10 @@ def link_model(root, augmented):
     (root / "model").symlink_to("finetune/all/tuned/model")
 
 
-def test_gc_linked_model_stays_with_its_corpus_and_what_that_was_made_from(run):
+def test_gc_linked_model_stays_with_its_answers_its_corpus_and_what_that_was_made_from(run):
     write_stage(run, "augment", "tuned-on", inputs=["filter/all/old"])
     link_model(run, "augment/all/tuned-on/manifest.json")
+    write_stage(run, "evaluate", "its-answers", inputs=["finetune/all/tuned"])
     finish(run, run / "filter/all/new/manifest.json")
     assert collected(run) == {
         "finetune/all/tuned/checkpoint-2/weights",
