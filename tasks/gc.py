@@ -84,7 +84,7 @@ def delete(garbage: Iterable[Garbage], root: Path) -> None:
         else:
             one.path.unlink(missing_ok=True)
         for folder in one.path.relative_to(root).parents:
-            if folder.name and not any((root / folder).iterdir()):
+            if folder.name and (root / folder).is_dir() and not any((root / folder).iterdir()):
                 (root / folder).rmdir()
 
 

@@ -95,22 +95,23 @@ def registration(model: ModelRef, runtime: Runtime) -> dict[str, str | None]:
 
     A store that does not answer is said to be out of reach.
     """
+    facts = dict.fromkeys(("registered_model", "mlflow_run", "prefect_flow_run", "git_commit"))
     uri = tracking_uri(runtime)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        return facts  # asked, MLflow would make one
+    client = MlflowClient(uri)
     wanted = f"name = '{REGISTERED_MODEL}' and tag.digest = '{_model_digest(model)}'"
-    local = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not local.is_file():  # asked, MLflow would make it
-        return {"registered_model": None, "mlflow_run": None}
     try:
-        found = MlflowClient(uri).search_model_versions(wanted, max_results=1)
+        found = client.search_model_versions(wanted, max_results=1)
+        tags = client.get_run(str(found[0].run_id)).data.tags if found else {}
     except MlflowException as error:
-        gone = f"MLflow at {uri} does not answer: {error}"
-        return {"registered_model": gone, "mlflow_run": gone}
-    if not found:
-        return {"registered_model": None, "mlflow_run": None}
-    return {
-        "registered_model": f"{REGISTERED_MODEL}/{found[0].version}",
-        "mlflow_run": found[0].run_id,
-    }
+        return {**facts, "mlflow_run": f"MLflow at {uri} does not answer: {error}"}
+    if found:
+        facts["registered_model"] = f"{REGISTERED_MODEL}/{found[0].version}"
+        facts["mlflow_run"] = found[0].run_id
+        facts["prefect_flow_run"] = tags.get("prefect_flow_run_id")
+        facts["git_commit"] = tags.get("git_commit")
+    return facts
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def test_trace_tells_the_model_and_its_corpus(finished, trace):
     model, augmented = found["model"], found["augmented"]
     assert model["folder"] == str((project.root / "model").resolve())
     assert model["registered_model"].startswith("toolformer/")
-    assert model["mlflow_run"]
+    assert all(model[name] for name in ("mlflow_run", "prefect_flow_run", "git_commit"))
     assert augmented["digest"] == refs["augment"].digest
     assert augmented["calls"] == len(list(taught(manifests)))
     evaluated = rows(manifests, "evaluate", EvaluatedItem)

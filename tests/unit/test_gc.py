@@ -132,8 +132,8 @@ def link_model(root, augmented):
     """ROOT/model, tuned on a C*, with a checkpoint beside it and a model that nobody links."""
     for fingerprint in ("tuned", "other"):
         folder = root / f"finetune/all/{fingerprint}"
-        for name in ("model/config.json", "checkpoint-2/weights"):
-            (folder / name).parent.mkdir(parents=True)
+        for name in ("model/config.json", "checkpoint-2/weights", "checkpoint-2/.weights.tmp"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("{}")
     described = root / "finetune/all/tuned/model" / MODEL_FILE
     described.write_text(json.dumps({"augmented": augmented}))
@@ -147,7 +147,9 @@ def test_gc_linked_model_stays_with_its_answers_its_corpus_and_what_that_was_mad
     finish(run, run / "filter/all/new/manifest.json")
     assert collected(run) == {
         "finetune/all/tuned/checkpoint-2/weights",
+        "finetune/all/tuned/checkpoint-2/.weights.tmp",
         "finetune/all/other/checkpoint-2/weights",
+        "finetune/all/other/checkpoint-2/.weights.tmp",
         "finetune/all/other/model/config.json",
     }
 
