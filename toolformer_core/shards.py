@@ -20,11 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolformer_core.errors import ShardIntegrityError
-from toolformer_core.storage import open_file, read_bytes, write_bytes
+from toolformer_core.storage import read_bytes, write_bytes
 
 Record = TypeVar("Record")
 
 _COMPRESSION = "zstd"
+_FOOTER_BYTES = 64 * 1024  # that of a shard has some six thousand
 _ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
@@ -170,9 +171,11 @@ def is_intact(ref: ShardRef) -> bool:
 
 
 def read_footer(path: str) -> pq.FileMetaData:
-    """What the end of a Parquet file tells of it; nothing else is read."""
-    with open_file(path) as stream:
-        return pq.read_metadata(stream)
+    """What the end of a Parquet file tells of it; of most files nothing else is read."""
+    try:
+        return pq.read_metadata(pa.BufferReader(read_bytes(path, _FOOTER_BYTES)))
+    except pa.ArrowInvalid:
+        return pq.read_metadata(pa.BufferReader(read_bytes(path)))
 
 
 def relocated(ref: ShardRef, base: str) -> ShardRef:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import fsspec
 
@@ -23,7 +23,7 @@ FILE_SYSTEM_OPTIONS = {"use_listings_cache": False}
 # Clients of object stores have errors of their own, which none may import that has not the client.
 _CLIENT_ERRORS = ("botocore.exceptions.BotoCoreError", "botocore.exceptions.ClientError")
 _OUTAGES = ("botocore.exceptions.ConnectionError", "botocore.exceptions.HTTPClientError")
-_MARK = ".toolformer"
+_MARK = ".toolformer-storage"
 
 
 def is_local(path: str) -> bool:
@@ -33,8 +33,10 @@ def is_local(path: str) -> bool:
 
 def normal_folder(folder: str) -> str:
     """A folder of shards as it is written in references: a URL, or an absolute path."""
-    path = folder.removeprefix("file://")
-    return path.rstrip("/") if not is_local(path) else str(Path(path).absolute())
+    protocol, separator, path = folder.rpartition("://")
+    if protocol in ("", "file"):
+        return str(Path(path).absolute())
+    return protocol + separator + path.rstrip("/")
 
 
 def file_system(url: str) -> tuple[Any, str]:  # Any: an fsspec file system
@@ -93,31 +95,19 @@ def _write_local(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def read_bytes(path: str) -> bytes:
-    """A whole file.
+def read_bytes(path: str, last: int | None = None) -> bytes:
+    """A whole file, or so many bytes at its end.
 
     Raises: FileNotFoundError if it is not there; else as `write_bytes`.
     """
     if is_local(path):
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as stream:
+            if last is not None:
+                stream.seek(-min(last, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+            return stream.read()
     system, inner = file_system(path)
     with _reaching(path):
-        return bytes(system.cat_file(inner))
-
-
-@contextmanager
-def open_file(path: str) -> Iterator[IO[bytes]]:
-    """A file of which some parts are read.
-
-    Raises: as `read_bytes`.
-    """
-    if is_local(path):
-        with Path(path).open("rb") as local:
-            yield local
-        return
-    system, inner = file_system(path)
-    with _reaching(path), system.open(inner, "rb", cache_type="none") as stream:
-        yield stream
+        return bytes(system.cat_file(inner, start=None if last is None else -last))
 
 
 def file_size(path: str) -> int:

@@ -4,6 +4,8 @@ The task is made with `shard_task` like the real ones; the whole pipeline on suc
 tests/end_to_end/test_storage.py.
 """
 
+from pathlib import Path
+
 import fsspec
 import pytest
 from prefect import flow
@@ -20,7 +22,7 @@ from toolformer_core.corpus import CorpusShards, write_corpus
 from toolformer_core.errors import ConfigError, ShardIntegrityError, TransientStorageError
 from toolformer_core.records import Document
 from toolformer_core.shards import ShardRef, is_intact, read_shard, shard_folder, write_shard
-from toolformer_core.storage import check_storage, file_system
+from toolformer_core.storage import check_storage, file_system, read_bytes, write_bytes
 
 RUNS: list[int] = []  # shard_index of every execution
 
@@ -161,9 +163,22 @@ def test_storage_in_a_bucket_that_is_not_there_is_refused(bucket, tmp_path):
         build_runtime(tmp_path / "run", "cpu", storage="s3://no-such-bucket/shards")
 
 
-def test_storage_with_a_name_that_no_bucket_has_is_refused(bucket):
-    with pytest.raises(ConfigError, match="Invalid bucket name"):
-        check_storage("s3://No Such Bucket/shards")
+@pytest.mark.parametrize("url", ["s3://No Such Bucket/shards", "s3://", "s3:///shards"])
+def test_storage_with_a_name_that_no_bucket_has_is_refused(bucket, url):
+    with pytest.raises(ConfigError, match=f"storage {url}"):
+        build_runtime(Path("run"), "cpu", storage=url)
+
+
+def test_end_of_a_file_on_a_server_is_read(bucket):
+    write_bytes(f"s3://{bucket}/file", b"abc")
+    assert [read_bytes(f"s3://{bucket}/file", last) for last in (2, 9)] == [b"bc", b"abc"]
+
+
+def test_damaged_shard_on_a_server_is_not_intact(bucket):
+    ref = ShardRef(path=f"s3://{bucket}/x", digest="", num_rows=1, shard_index=0, counts={})
+    for content in (b"", b"no Parquet", b"PAR1" + bytes(40) + b"\x14\0\0\0PAR1"):
+        write_bytes(ref.path, content)
+        assert not is_intact(ref)
 
 
 def test_storage_without_credentials_is_refused(afresh, bucket, monkeypatch):

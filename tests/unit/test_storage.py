@@ -5,6 +5,7 @@ import uuid
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.builders import document
@@ -49,6 +50,22 @@ def test_shard_comes_back_from_a_storage(base):
     assert is_intact(ref)
     assert read_footer(ref.path).num_rows == 2
     assert file_size(ref.path) == len(read_bytes(ref.path))
+
+
+def test_footer_that_is_longer_than_most_is_read(base):
+    columns = {f"column{n}": pa.array([n]) for n in range(1500)}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    write_bytes(f"{base}/wide.parquet", sink.getvalue().to_pybytes())
+    footer = read_footer(f"{base}/wide.parquet")
+    assert footer.serialized_size > 64 * 1024
+    assert footer.num_columns == 1500
+
+
+@pytest.mark.parametrize(("last", "expected"), [(None, b"abc"), (2, b"bc"), (9, b"abc")])
+def test_read_bytes_gives_the_last_ones(base, last, expected):
+    write_bytes(f"{base}/file", b"abc")
+    assert read_bytes(f"{base}/file", last) == expected
 
 
 def test_shard_is_replaced_as_a_whole(base):
@@ -100,6 +117,7 @@ def test_check_storage_of_a_protocol_that_is_not_there_is_refused(url, reason):
 def test_normal_folder_is_a_url_or_an_absolute_path():
     assert normal_folder("s3://bucket/a/") == "s3://bucket/a"
     assert normal_folder("file:///a/b/") == normal_folder("/a/b") == "/a/b"
+    assert normal_folder("s3://") == "s3://"
     assert normal_folder("a/b") == str(Path("a/b").absolute())
 
 
