@@ -13,9 +13,9 @@ from flows.finetune import close_failed, finetune
 from tasks.gate import decide_gate
 from tasks.model_card import describe_model
 from tasks.prepare import prepare_model, prepare_tools
-from tasks.publish import describe_run, record_others
+from tasks.publish import record_others
 from tasks.register import champion_model, crown_model
-from tasks.report import index_run, write_evaluation
+from tasks.report import describe_run, index_run, write_evaluation
 from tasks.resources import ToolRef
 from tasks.track import finish_tracking, start_tracking, track_scores, track_stage
 from toolformer_core.config import PipelineConfig, Runtime
@@ -38,7 +38,7 @@ def train_champion(
     is in the cache.
     """
     tracking = start_tracking(config, runtime)
-    champion = champion_model(tracking, runtime)
+    champion = champion_model(runtime)
     base = prepare_model(config.model, runtime)
     tools = prepare_tools(config.tools, runtime)
     tuned = finetune(augmented, documents, base, config.finetune, runtime, tracking)

@@ -12,8 +12,8 @@ from flows.finetune import close_failed
 from tasks._policies import MODEL_RUNNER
 from tasks.evaluate import Part, evaluate_shard, score_shards
 from tasks.prepare import prepare_tools
-from tasks.publish import describe_run, load_stage
-from tasks.report import index_run, write_evaluation
+from tasks.publish import load_stage
+from tasks.report import describe_run, index_run, write_evaluation
 from tasks.resources import ToolRef
 from tasks.track import finish_tracking, start_tracking, track_scores, track_stage
 from toolformer_core.benchmarks.registry import benchmark_digest, load_benchmark

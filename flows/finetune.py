@@ -29,7 +29,7 @@ def finetune(
     runtime: Runtime,
     tracking: str | None,
 ) -> FinetuneResult:
-    """The tuned model and its curves, which `tracking`, an MLflow run, has shown from the start."""
+    """The tuned model and its curves, which the run `tracking` has shown from the start."""
     inputs = {
         "augmented": list(load_stage(augmented).shards),
         "documents": list(load_stage(documents).shards) if config.plain_text_share else [],

@@ -21,9 +21,9 @@ from flows.sample import sample
 from tasks.execute import record_calls
 from tasks.model_card import describe_model
 from tasks.prepare import prepare_model, prepare_tools
-from tasks.publish import describe_run, load_stage
+from tasks.publish import load_stage
 from tasks.register import register_model
-from tasks.report import index_run, report_calls, require_yield, write_report
+from tasks.report import describe_run, index_run, report_calls, require_yield, write_report
 from tasks.track import (
     finish_tracking,
     start_tracking,
@@ -56,7 +56,7 @@ def annotate(config: PipelineConfig, runtime: Runtime, *, add: bool = False) -> 
 def _annotate(
     config: PipelineConfig,
     runtime: Runtime,
-    tracking: str | None,
+    tracking: str,
     *,
     add: bool = False,
 ) -> tuple[list[Path], Path]:

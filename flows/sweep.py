@@ -14,7 +14,8 @@ from flows.evaluate import Contestants
 from flows.finetune import close_failed
 from flows.sweep_work import Annotated, SweepWork
 from tasks.evaluate import score_shards
-from tasks.publish import describe_run, load_stage
+from tasks.publish import load_stage
+from tasks.report import describe_run
 from tasks.sweep import CellResult, training_figures, write_summary, write_sweep
 from tasks.track import finish_cell, finish_sweep, start_cell, start_sweep
 from toolformer_core.config import PipelineConfig, Runtime
@@ -47,7 +48,7 @@ def sweep(
     return write_summary(results, work.tallies(), seconds, folder, work.folders)
 
 
-def _run_cell(cell: Cell, work: SweepWork, sweep_run: str | None, *, trains: bool) -> CellResult:
+def _run_cell(cell: Cell, work: SweepWork, sweep_run: str, *, trains: bool) -> CellResult:
     """What came of a cell, tracked as a run within the sweep's."""
     run = start_cell(sweep_run, cell, work.runtime)
     annotated = work.annotate(cell.config)
@@ -64,9 +65,7 @@ def _run_cell(cell: Cell, work: SweepWork, sweep_run: str | None, *, trains: boo
     return result
 
 
-def _trained(
-    counted: CellResult, annotated: Annotated, work: SweepWork, run: str | None
-) -> CellResult:
+def _trained(counted: CellResult, annotated: Annotated, work: SweepWork, run: str) -> CellResult:
     """With the model that is tuned on the cell's calls, and its evaluation."""
     config = counted.cell.config
     augmented = work.augment(annotated, config)

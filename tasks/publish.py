@@ -2,12 +2,10 @@
 
 import json
 import os
-import platform
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,10 @@ import psutil
 from tasks._policies import effect_task
 from tasks.assets import describe_asset
 from tasks.locks import LOCKS, file_lock
-from toolformer_core.config import DecodeConfig, PipelineConfig, Runtime
+from toolformer_core.config import DecodeConfig, PipelineConfig
 from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.errors import ConfigError
-from toolformer_core.fingerprint import canonical, fingerprint
+from toolformer_core.fingerprint import canonical
 from toolformer_core.settings import ModelConfig
 from toolformer_core.shards import (
     ShardRef,
@@ -208,17 +206,3 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
-
-
-@effect_task
-def describe_run(config: PipelineConfig, runtime: Runtime, tracking: str | None) -> dict[str, str]:
-    """Facts that identify the run, for the report."""
-    packages = ("torch", "transformers", "prefect", "mlflow", "duckdb")
-    return {
-        "fingerprint": fingerprint(config),
-        "git commit": git_commit(),
-        "MLflow run": tracking or "not tracked",
-        "output folder": str(runtime.root),
-        "versions": f"python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in packages),
-    }

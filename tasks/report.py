@@ -1,6 +1,8 @@
 """What a run shows: Prefect artifacts and the HTML report."""
 
+import platform
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ from tasks._policies import effect_task
 from tasks.diagnosis import diagnose
 from tasks.evaluation_page import render_evaluation
 from tasks.index import build_index, examples, funnel
+from tasks.journal import Journal
 from tasks.page import render_page
-from tasks.publish import record_run, record_seconds, write_whole
-from toolformer_core.config import PipelineConfig
+from tasks.publish import git_commit, record_run, record_seconds, write_whole
+from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ZeroYieldError
+from toolformer_core.fingerprint import fingerprint
 from toolformer_core.shards import read_manifest, total_counts
 
 INDEX = "calls.duckdb"
@@ -88,6 +92,26 @@ def require_yield(index: Path) -> int:
     if kept == 0:
         raise ZeroYieldError("no call was kept; nothing to fine-tune on\n" + diagnose(index))
     return int(kept)
+
+
+@effect_task
+def describe_run(config: PipelineConfig, runtime: Runtime, tracking: str) -> dict[str, str]:
+    """Facts that identify the run, for the report."""
+    recorded = Journal.of(runtime.root, tracking).state().ids.get(tracking)
+    cure = f"not recorded yet: toolformer sync --out {runtime.root}"
+    return {"MLflow run": recorded or cure, **run_facts(config, runtime.root)}
+
+
+def run_facts(config: PipelineConfig, root: Path) -> dict[str, str]:
+    """Those of the facts that are known without asking anyone."""
+    packages = ("torch", "transformers", "prefect", "mlflow", "duckdb")
+    return {
+        "fingerprint": fingerprint(config),
+        "git commit": git_commit(),
+        "output folder": str(root),
+        "versions": f"python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in packages),
+    }
 
 
 @effect_task

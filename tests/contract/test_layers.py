@@ -61,7 +61,7 @@ RULES = (
     Rule("flows/", ("mlflow", "duckdb", "torch", "transformers", "deployments")),
     Rule("deployments/", ("toolformer_core", "tasks", "mlflow", "duckdb", "torch", "transformers")),
     Rule("", ("duckdb",), besides=("tasks/index.py",)),
-    Rule("", ("mlflow",), besides=("tasks/track.py", "tasks/register.py")),
+    Rule("", ("mlflow",), besides=("tasks/track", "tasks/regist")),
     Rule("", ("prefect_dask", "prefect_ray", "dask", "ray"), besides=("tasks/runners.py",)),
     Rule("", ("lm_eval",), besides=("tasks/harness.py",)),
     Rule("", ("torch", "transformers"), besides=TORCH_FILES),

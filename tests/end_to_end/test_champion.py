@@ -10,9 +10,10 @@ from flows.deployed import Place, Training, training_config, weekly_training
 from flows.output import stage_manifest
 from tasks.gc import needed_folders
 from tasks.publish import read_run
-from tasks.register import CHAMPION, REGISTERED_MODEL, champion_model
+from tasks.register import CHAMPION, champion_model
+from tasks.registry import REGISTERED_MODEL
 from tasks.trace import trace_call
-from tasks.track import EXPERIMENT, tracking_uri
+from tasks.track_store import EXPERIMENT, tracking_uri
 from toolformer_core.config import Runtime
 from toolformer_core.errors import TransientStorageError
 from toolformer_core.gate import GateConfig
@@ -37,7 +38,7 @@ def test_champion_gives_way_only_to_a_better_model(finished, tmp_path):
     assert gate_tags(client) == {("passed", "there is no champion yet")}
     crowned = client.get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
     tuned = runtime.root / "model"
-    champion = champion_model.fn("any run", runtime)
+    champion = champion_model.fn(runtime)
     assert champion.digest == folder_digest(tuned, "float32")
 
     other = training.model_copy(update={"changes": ["finetune.seed=9"]})
@@ -80,7 +81,5 @@ def gate_tags(client):
 
 def test_champion_is_asked_of_a_registry_that_is_there(tmp_path):
     runtime = Runtime(root=tmp_path, home=tmp_path, tracking_uri="http://127.0.0.1:9")
-    with pytest.raises(TransientStorageError, match="is needed to compare with the champion"):
-        champion_model.fn(None, runtime)
     with pytest.raises(TransientStorageError, match=r"MLflow at http://127\.0\.0\.1:9 is needed"):
-        champion_model.fn("run", runtime)
+        champion_model.fn(runtime)

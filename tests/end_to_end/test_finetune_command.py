@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from flows.output import claim_output
 from tasks import track
-from tasks.track import EXPERIMENT, live_metrics, tracking_uri
+from tasks.track import live_metrics
+from tasks.track_store import EXPERIMENT, tracking_uri
 from tests.end_to_end.test_cli import assert_one_line
 from tests.support.finetune_job import two_on_cpu
 

@@ -13,8 +13,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tasks.inference import describe
-from tasks.register import REGISTERED_MODEL, register_model
-from tasks.track import EXPERIMENT, tracking_uri
+from tasks.registry import REGISTERED_MODEL, registered
+from tasks.track_store import EXPERIMENT, tracking_uri
 from tests.support.tuned_folder import tuned_folder
 from tests.support.waiting import wait_until
 from toolformer_core.config import Runtime
@@ -51,7 +51,7 @@ def model(calling_llama_folder, runtime):
 @pytest.fixture(scope="module")
 def version(client, experiment, model, runtime):
     """The registered version of the model, logged with a run."""
-    register_model.fn(client.create_run(experiment).info.run_id, model, runtime)
+    registered(client, client.create_run(experiment).info.run_id, model)
     [version] = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
     return version
 
@@ -69,9 +69,9 @@ def told(row):
     return [(c["tool"], c["argument"], c["result"]) for c in json.loads(row["calls"])]
 
 
-def test_register_model_same_model_is_stored_once(client, experiment, version, model, runtime):
+def test_registered_same_model_is_stored_once(client, experiment, version, model, runtime):
     run = client.create_run(experiment).info.run_id
-    register_model.fn(run, model, runtime)
+    registered(client, run, model)
     assert len(client.search_model_versions(f"name = '{REGISTERED_MODEL}'")) == 1
     assert len(client.search_logged_models([experiment])) == 1
     found = client.get_run(run)
@@ -79,22 +79,16 @@ def test_register_model_same_model_is_stored_once(client, experiment, version, m
     assert [m.model_id for m in found.outputs.model_outputs] == [version.tags["model_id"]]
 
 
-def test_register_model_other_decoding_is_another_version(
-    client, experiment, version, model, runtime
-):
+def test_registered_other_decoding_is_another_version(client, experiment, version, model, runtime):
     file = Path(model.path) / "toolformer.json"
     described = file.read_text()
     file.write_text(described.replace('"call_top_k": 1', '"call_top_k": 3'))
     try:
-        register_model.fn(client.create_run(experiment).info.run_id, model, runtime)
+        registered(client, client.create_run(experiment).info.run_id, model)
     finally:
         file.write_text(described)
     found = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
     assert {int(v.version) for v in found} == {1, 2}
-
-
-def test_register_model_without_a_run_does_nothing(model, runtime):
-    assert register_model.fn(None, model, runtime) is None
 
 
 def test_finished_pipeline_has_registered_its_model(finished):

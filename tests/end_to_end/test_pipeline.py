@@ -146,7 +146,7 @@ def test_first_run_augmented_texts_give_the_originals_back(finished):
 def test_first_run_is_tracked_as_parent_and_children(finished):
     from mlflow.tracking import MlflowClient
 
-    from tasks.track import EXPERIMENT, tracking_uri
+    from tasks.track_store import EXPERIMENT, tracking_uri
 
     project, _ = finished
     client = MlflowClient(tracking_uri(project.runtime))

@@ -6,7 +6,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.sweep import sweep
-from tasks.track import EXPERIMENT, tracking_uri
+from tasks.track_store import EXPERIMENT, tracking_uri
 from toolformer_core.errors import ConfigError
 from toolformer_core.overrides import edit
 from toolformer_core.variations import vary_threshold, vary_top_k
