@@ -19,6 +19,7 @@ from flows.cli_gc import gc
 from flows.cli_harness import FOREIGN_OPTIONS, harness
 from flows.cli_plan import plan
 from flows.cli_sweep import sweep
+from flows.cli_sync import sync
 from flows.cli_tools import build_index, tools_app
 from flows.cli_trace import trace
 from flows.inputs import build_config, build_runtime, print_json
@@ -74,6 +75,7 @@ app.command("gc")(gc)
 app.command("plan")(plan)
 app.command("sweep")(sweep)
 app.command("trace")(trace)
+app.command("sync")(sync)
 app.command("harness", context_settings=FOREIGN_OPTIONS)(harness)
 
 
