@@ -5,10 +5,12 @@ call are joined while it is built, a range of shards at a time, so that a questi
 memory stays bounded. What the funnel and the sweep count is counted then, too. It is built whole
 at a temporary name and moved into place, so readers never see half of it and a lost or corrupt one
 is simply built again. `build_index` is the only writer; everything else opens read-only, with
-access to other files switched off, because queries come from the command line.
+access to other files switched off, because queries come from the command line. While another
+process has it open for writing, as the `duckdb` shell does, a copy is read.
 """
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -308,10 +310,8 @@ def _reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     if not path.is_file():
         raise ConfigError(f"no index at {path}: make one with {_MADE_BY}")
     try:
-        connection = duckdb.connect(
-            str(path), read_only=True, config={"enable_external_access": "false"}
-        )
-    except duckdb.Error as error:
+        connection = _connect(path)
+    except (duckdb.Error, OSError) as error:
         raise ConfigError(
             f"index {path} cannot be opened ({_first_line(error)}); if it is damaged, delete it "
             f"and repeat {_MADE_BY}: it is built again from the shards"
@@ -325,7 +325,20 @@ def _reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.close()
 
 
-def _first_line(error: duckdb.Error) -> str:
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    """Read-only; of a copy if another process has locked the file."""
+    only_this = {"enable_external_access": "false"}
+    try:
+        return duckdb.connect(str(path), read_only=True, config=only_this)
+    except duckdb.IOException as error:
+        if "Could not set lock" not in str(error):
+            raise
+    with tempfile.TemporaryDirectory(prefix=".index-", dir=path.parent) as folder:
+        copy = shutil.copy(path, folder)
+        return duckdb.connect(copy, read_only=True, config=only_this)
+
+
+def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 

@@ -1,5 +1,6 @@
 """What a run shows: Prefect artifacts and the HTML report."""
 
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -22,15 +23,27 @@ from toolformer_core.shards import read_manifest, total_counts
 
 INDEX = "calls.duckdb"
 PAGE = "report.html"
+logger = logging.getLogger(__name__)
+
 _EXAMPLE_COLUMNS = ("call", "loss_reduction", "reason", "text_before", "text_after")
 
 
 @effect_task
 def index_run(manifests: Sequence[Path], config: PipelineConfig, root: Path) -> Path:
-    """Build the DuckDB index of all stages so far, and record them in run.json."""
-    path = root / INDEX
+    """Build the DuckDB index of all stages so far, and record them in run.json.
+
+    Where the file of an older index cannot be replaced the new one lies beside it.
+    """
+    path, beside = root / INDEX, root / f"new-{INDEX}"
     record_run(config, manifests, root)
-    build_index([read_manifest(manifest) for manifest in manifests], config, path)
+    stages = [read_manifest(manifest) for manifest in manifests]
+    try:
+        build_index(stages, config, path)
+    except (PermissionError, IsADirectoryError) as error:
+        logger.warning("%s cannot be replaced (%s): it is now %s", path, error.strerror, beside)
+        build_index(stages, config, beside)
+        return beside
+    beside.unlink(missing_ok=True)
     return path
 
 

@@ -26,7 +26,12 @@ def refresh(root: Path) -> dict[str, str]:
     stages = [read_manifest(manifest) for manifest in manifests]
     done = {}
     if why := _index_fault(index, manifests):
-        build_index(stages, config, index)
+        try:
+            build_index(stages, config, index)
+        except (PermissionError, IsADirectoryError) as error:
+            raise ConfigError(
+                f"{index} cannot be replaced ({error.strerror}); move it away and run again"
+            ) from error
         done["index"] = why
     if why := _page_fault(page, index):
         answered = [shard for ref in stages if ref.stage == "evaluate" for shard in ref.shards]

@@ -1,11 +1,16 @@
 """The index against plain Python over the same stories."""
 
+import contextlib
 import dataclasses
 import math
 import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from tasks import index
@@ -268,6 +273,40 @@ def test_build_index_no_stage_has_all_views_commented_and_no_calls(tmp_path: Pat
         columns, rows = index.query(path, f"SELECT * FROM {view}")
         assert columns
         assert rows == []
+
+
+@pytest.fixture
+def locked() -> Iterator[Callable[[Path], None]]:
+    """Opens an index in another process, as the duckdb shell does."""
+    code = (
+        "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    )
+    with contextlib.ExitStack() as stack:
+
+        def lock(path: Path) -> None:
+            command = [sys.executable, "-c", code, str(path)]
+            shell = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
+            stack.callback(shell.kill)
+            assert shell.stdout is not None
+            assert shell.stdout.readline() == b"\n"
+
+        yield lock
+
+
+def test_index_that_another_process_has_open_is_read_and_replaced(
+    tmp_path: Path, locked: Callable[[Path], None]
+) -> None:
+    path = built(tmp_path, one_of_each())
+    counts = index.funnel(path)
+    locked(path)
+    with pytest.raises(duckdb.IOException, match="Could not set lock"):
+        duckdb.connect(str(path), read_only=True)
+    assert index.funnel(path) == counts
+    assert built(tmp_path, one_of_each()[:2]) == path
+    assert index.funnel(path)["Calculator"]["calls"] == 2
+    assert [found.name for found in tmp_path.glob("*index*")] == [path.name]
 
 
 def test_build_index_corrupt_index_is_replaced(tmp_path: Path) -> None:
