@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from tasks._policies import effect_task
 from tasks.journal import Journal, registering
 from tasks.publish import MODEL_FILE, read_model_description
-from tasks.registry import REGISTERED_MODEL, registered
+from tasks.registry import REGISTERED_MODEL, model_digest, registered
 from tasks.track_store import record, require_all, tracking_uri, transfer
 from toolformer_core.config import Runtime
 from toolformer_core.errors import TransientStorageError
@@ -92,7 +92,7 @@ def registration(model: ModelRef, runtime: Runtime) -> dict[str, str | None]:
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         return facts  # asked, MLflow would make one
     client = MlflowClient(uri)
-    wanted = f"name = '{REGISTERED_MODEL}' and tag.digest = '{_model_digest(model)}'"
+    wanted = f"name = '{REGISTERED_MODEL}' and tag.digest = '{model_digest(model)}'"
     try:
         found = client.search_model_versions(wanted, max_results=1)
         tags = client.get_run(str(found[0].run_id)).data.tags if found else {}

@@ -18,7 +18,7 @@ REGISTERED_MODEL = "toolformer"
 
 def registered(client: MlflowClient, parent: str, model: ModelRef) -> ModelVersion:
     """The version of the model, logged with the run and registered if it is not there."""
-    digest = _model_digest(model)
+    digest = model_digest(model)
     found = client.search_model_versions(
         f"name = '{REGISTERED_MODEL}' and tag.digest = '{digest}'", max_results=1
     )
@@ -35,7 +35,7 @@ def _outputs(client: MlflowClient, run: str) -> list[LoggedModelOutput]:
     return list(outputs.model_outputs) if outputs else []
 
 
-def _model_digest(model: ModelRef) -> str:
+def model_digest(model: ModelRef) -> str:
     """Of the weights, and of how the model decodes with which tools."""
     described = json.loads((Path(model.path) / MODEL_FILE).read_text())
     return fingerprint(model.digest, described["tools"], described["decode"])
