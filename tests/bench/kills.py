@@ -172,9 +172,10 @@ def kill_worker(moment: float, root: Path, service: Service, *, with_flow: bool)
         with working(service):
             seconds = finish_night(service, start_night(service, root))
             wait_for(lambda: not any(map(is_running, flow_processes)), 300, "the first run ends")
-            state = service.post("flow_runs/filter", flow_runs={"id": {"any_": [first]}})[0]
+            [run] = service.post("flow_runs/filter", flow_runs={"id": {"any_": [first]}})
     what = "and its flow process" if with_flow else "alone"
-    return row(root, before, stage, seconds, f"{what}; first run {state['state_name']}")
+    end = f"{run['state_name']} {(run['state']['message'] or '')[:60]}".rstrip()
+    return row(root, before, stage, seconds, f"{what}; first run: {end}")
 
 
 def kill_tool(moment: float, root: Path) -> Figures:
