@@ -22,6 +22,7 @@ from flows.cli_sweep import sweep
 from flows.cli_sync import sync
 from flows.cli_tools import build_index, tools_app
 from flows.cli_trace import trace
+from flows.endings import ending
 from flows.inputs import build_config, build_runtime, print_json
 from flows.options import (
     AddOption,
@@ -45,21 +46,7 @@ from flows.options import (
     UpdateOption,
 )
 from toolformer_core.config import PipelineConfig, Runtime
-from toolformer_core.errors import (
-    ConfigError,
-    ToolformerError,
-    TransientModelError,
-    TransientStorageError,
-    TransientToolError,
-    ZeroYieldError,
-)
-
-_NOT_THE_INPUT = (
-    ZeroYieldError,
-    TransientToolError,
-    TransientModelError,
-    TransientStorageError,
-)
+from toolformer_core.errors import ConfigError
 
 app = typer.Typer(
     help="Teach a causal language model to use tools, from plain text and without labels.",
@@ -300,10 +287,13 @@ def _show_run(root: Path, *, as_json: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line; errors of ours become one line and an exit code."""
+    """Run the command line; errors become one line and an exit code (endings.py)."""
     sys.path.append(str(Path.cwd()))  # a heuristic of the user's own may lie here
     try:
         app()
-    except ToolformerError as error:
-        typer.echo(f"toolformer: {error}", err=True)
-        sys.exit(1 if isinstance(error, _NOT_THE_INPUT) else 2)
+    except Exception as error:
+        found = ending(error)
+        if found is None:
+            raise
+        typer.echo(f"toolformer: {found[0]}", err=True)
+        sys.exit(found[1])

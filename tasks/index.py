@@ -119,6 +119,7 @@ def _new_file(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             connection.begin()
             yield connection
             connection.commit()
+            connection.execute("CHECKPOINT")  # when it closes, an error of the disk would be lost
         # A log left by a writer of the replaced file would be applied to the new one.
         path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
         new.replace(path)
@@ -327,15 +328,17 @@ def _reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     """Read-only; of a copy if another process has locked the file."""
-    only_this = {"enable_external_access": "false"}
+
+    def connect(file: Path) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect(str(file), read_only=True, config={"enable_external_access": "false"})
+
     try:
-        return duckdb.connect(str(path), read_only=True, config=only_this)
+        return connect(path)
     except duckdb.IOException as error:
         if "Could not set lock" not in str(error):
             raise
     with tempfile.TemporaryDirectory(prefix=".index-", dir=path.parent) as folder:
-        copy = shutil.copy(path, folder)
-        return duckdb.connect(copy, read_only=True, config=only_this)
+        return connect(Path(shutil.copy(path, folder)))
 
 
 def _first_line(error: Exception) -> str:
