@@ -9,6 +9,7 @@ import pytest
 from tasks import track_store
 from tasks.index import query
 from tasks.journal import Journal, measuring, opening
+from tasks.report import index_run
 from tests.support.tracked_run import held, tell
 from tests.support.tuned_folder import tuned_folder
 from toolformer_core.config import Runtime
@@ -145,3 +146,22 @@ def test_sync_of_a_folder_without_a_run_is_one_line(tmp_path, invoke):
     assert (code, output) == (2, "")
     assert errors.count("\n") == 1
     assert "holds no run" in errors
+
+
+def test_index_whose_file_cannot_be_replaced_lies_beside_it_until_it_can(finished, copied, invoke):
+    """A folder in its place stands for a file that another system keeps."""
+    project, manifests = finished
+    index = copied / "calls.duckdb"
+    rows = query(index, "SELECT * FROM candidates ORDER BY ALL")
+    index.unlink()
+    index.mkdir()
+    moved = [copied / path.relative_to(project.root) for path in manifests]
+    beside = index_run.fn(moved, project.config, copied)
+    assert beside.name == "new-calls.duckdb"
+    assert query(beside, "SELECT * FROM candidates ORDER BY ALL") == rows
+    code, output, errors = invoke("sync", "--out", copied)
+    assert (code, output) == (2, "")
+    assert f"{index} cannot be replaced" in errors
+    index.rmdir()
+    assert index_run.fn(moved, project.config, copied) == index
+    assert not beside.exists()
