@@ -80,7 +80,7 @@ def test_second_machine_computes_nothing_and_first_only_what_is_lost(runtime, tm
     assert RUNS == [0, 1, 2]
     assert run(runtime.model_copy(update={"root": tmp_path / "other"})) == shards
     assert RUNS == []
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("**/*.parquet"))
     system, path = file_system(shards[1].path)
     system.rm_file(path)
     with pytest.raises(ShardIntegrityError, match=r"part-00001\.parquet is gone; run again"):
