@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import get_args
 
 from tasks.corpus import earlier_documents
-from tasks.index import flat_settings
 from tasks.prepare import check_tools
 from tasks.publish import RUN_FILE, read_run, record_run
 from tasks.runners import check_runner
@@ -16,7 +15,7 @@ from toolformer_core.evaluate import takes_part
 from toolformer_core.gate import GateConfig
 from toolformer_core.heuristics import check_heuristic
 from toolformer_core.models import check_device, resolve_model
-from toolformer_core.overrides import parse_config
+from toolformer_core.overrides import flat_settings, parse_config
 from toolformer_core.records import Document
 from toolformer_core.settings import ModelConfig, per_tool
 from toolformer_core.shards import read_manifest

@@ -15,6 +15,7 @@ from tasks.figure_style import inline_svg
 from tasks.templates import render
 from toolformer_core import published
 from toolformer_core.config import PipelineConfig
+from toolformer_core.overrides import flat_settings
 
 _NUM_EXAMPLES = 5
 _EXAMPLES = f"""
@@ -57,7 +58,7 @@ def render_evaluation(
             "links": links,
             "settings": {
                 key: value
-                for key, value in index.flat_settings(config).items()
+                for key, value in flat_settings(config).items()
                 if key.partition(".")[0] in _SECTIONS
             },
             "figures": {name: inline_svg(name, figure) for name, figure in figures.items()},

@@ -9,7 +9,6 @@ access to other files switched off, because queries come from the command line. 
 process has it open for writing, as the `duckdb` shell does, a copy is read.
 """
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ import pyarrow as pa
 
 from toolformer_core.config import PipelineConfig
 from toolformer_core.errors import ConfigError, ShardIntegrityError
+from toolformer_core.overrides import flat_settings
 from toolformer_core.records import (
     AugmentedDocument,
     Document,
@@ -290,19 +290,6 @@ def _thresholds(tool: str, config: PipelineConfig) -> Rows:
         {"tool": tool, "filtering_threshold": value, "is_in_force": value == in_force}
         for value in sorted(swept)
     ]
-
-
-def flat_settings(config: PipelineConfig) -> dict[str, str]:
-    """Every setting as `a.b` to text; values other than text are spelled as JSON."""
-    flat: dict[str, str] = {}
-    pending: list[tuple[str, Any]] = [("", config.model_dump(mode="json"))]  # Any: nested JSON
-    while pending:
-        prefix, value = pending.pop()
-        if isinstance(value, dict):
-            pending += [(f"{prefix}.{key}" if prefix else key, value[key]) for key in value]
-        else:
-            flat[prefix] = value if isinstance(value, str) else json.dumps(value)
-    return dict(sorted(flat.items()))
 
 
 @contextmanager

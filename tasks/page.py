@@ -18,6 +18,7 @@ from tasks.reliability import JUDGED_CALLS, reliability_lines
 from tasks.templates import render
 from toolformer_core import published
 from toolformer_core.config import PipelineConfig, pruning_threshold
+from toolformer_core.overrides import flat_settings
 from toolformer_core.records import Outcome
 
 _QUERIES = {
@@ -51,7 +52,7 @@ def render_page(
     text.
     Raises: ConfigError if there is no index.
     """
-    settings = index.flat_settings(config)
+    settings = flat_settings(config)
     funnel = index.funnel(index_path)
     root = index_path.parent
     evaluated_by = evaluate_command(str(root / "model"), config, None)

@@ -26,6 +26,7 @@ from tasks.sweep_figures import (
 from tasks.templates import render
 from toolformer_core import published
 from toolformer_core.config import PipelineConfig
+from toolformer_core.overrides import flat_settings
 from toolformer_core.variations import MODEL, Variation, as_options, needs_training
 
 SETTINGS = "settings.yaml"
@@ -63,7 +64,7 @@ def render_sweep(
         {
             "facts": _facts(config, variations),
             "links": links,
-            "settings": index.flat_settings(config),
+            "settings": flat_settings(config),
             "names": [variation.name for variation in variations],
             "cells": index.select(index_path, _QUERIES["cells"]),
             "measured": _measured(scores),

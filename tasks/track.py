@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 
 from tasks._policies import effect_task
 from tasks.figures import figures
-from tasks.index import flat_settings, funnel, query
+from tasks.index import funnel, query
 from tasks.journal import Action, Journal, closing, measuring, opening, uploading
 from tasks.publish import git_commit
 from tasks.sweep_figures import sweep_figures
@@ -26,6 +26,7 @@ from tasks.track_store import conclude, record, settle, tracking_uri
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.fingerprint import fingerprint
+from toolformer_core.overrides import flat_settings
 from toolformer_core.settings import per_tool
 from toolformer_core.shards import read_manifest, total_counts
 from toolformer_core.variations import Cell, Variation

@@ -1,6 +1,7 @@
-"""Settings from outside: nested keys, YAML, and `a.b=value` edits of a complete configuration."""
+"""Settings from outside and back: nested keys, YAML, and `a.b=value` edits of a configuration."""
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -108,3 +109,16 @@ def _key_path(location: Sequence[int | str], content: Any) -> str:  # Any: neste
             continue
         parts.append(str(part))
     return ".".join(parts)
+
+
+def flat_settings(config: PipelineConfig) -> dict[str, str]:
+    """Every setting as `a.b` to text; values other than text are spelled as JSON."""
+    flat: dict[str, str] = {}
+    pending: list[tuple[str, Any]] = [("", config.model_dump(mode="json"))]  # Any: nested JSON
+    while pending:
+        prefix, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [(f"{prefix}.{key}" if prefix else key, value[key]) for key in value]
+        else:
+            flat[prefix] = value if isinstance(value, str) else json.dumps(value)
+    return dict(sorted(flat.items()))
