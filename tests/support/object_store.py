@@ -1,6 +1,5 @@
 """An S3 server on loopback, a process of its own: moto's, which speaks the real protocol."""
 
-import os
 import subprocess
 import sys
 import uuid
@@ -8,32 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import fsspec
+import pytest
 
 
 @contextmanager
 def bucket() -> Iterator[str]:
     """The name of an empty bucket, and the environment in which S3's clients find it."""
-    with subprocess.Popen(
-        [sys.executable, "-m", __name__], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as child:
+    command = [sys.executable, "-m", __name__]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes) as child, pytest.MonkeyPatch.context() as patch:
         try:
             address = child.stdout.readline().decode().strip()
             assert address, f"the server ended with {child.wait()}"
-            os.environ |= {
-                "AWS_ENDPOINT_URL": address,
-                "AWS_ACCESS_KEY_ID": "key",
-                "AWS_SECRET_ACCESS_KEY": "secret",
-                "AWS_DEFAULT_REGION": "us-east-1",
-                "AWS_EC2_METADATA_DISABLED": "true",
-            }
+            patch.setenv("AWS_ENDPOINT_URL", address)
+            patch.setenv("AWS_ACCESS_KEY_ID", "key")
+            patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
             name = f"b{uuid.uuid4().hex}"
             forget_clients()
             fsspec.filesystem("s3").mkdir(name)
             yield name
         finally:
             forget_clients()
-            for key in [key for key in os.environ if key.startswith("AWS_")]:
-                del os.environ[key]
             child.kill()
 
 
