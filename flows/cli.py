@@ -5,6 +5,7 @@ once. Bad input ends with one line on standard error and exit code 2; a run that
 with its diagnosis and exit code 1, and so does one that an outage ended.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -289,6 +290,8 @@ def _show_run(root: Path, *, as_json: bool) -> None:
 def main() -> None:
     """Run the command line; errors become one line and an exit code (endings.py)."""
     sys.path.append(str(Path.cwd()))  # a heuristic of the user's own may lie here
+    # Prefect would log an error with its traceback once per task and flow before it gets here.
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     try:
         app()
     except Exception as error:

@@ -239,8 +239,12 @@ def _finish(run: str, drawn: Mapping[str, Figure], report: Path, runtime: Runtim
 def fail_tracking(runtime: Runtime, flow_run_id: str) -> None:
     """Close what a failed flow run has left open as failed: its run, or its sweep and the cell."""
     journal = Journal.of(runtime.root, flow_run_id)
-    if journal.close_runs("FAILED"):
-        conclude(runtime, journal.session)
+    try:
+        if journal.close_runs("FAILED"):
+            conclude(runtime, journal.session)
+    except OSError:
+        # The flow has failed already and says why; the next run in the folder closes its run.
+        journal.leave(is_recorded=False)
 
 
 def _begin(
