@@ -1,6 +1,6 @@
-"""Every setting that decides a result, one frozen model per stage; and `Runtime`, which does not.
+"""Every setting that decides a result, one frozen model per stage; `Runtime` decides none.
 
-`*Config` enters fingerprints and cache keys. `Runtime` says where and how fast and never does.
+`*Config` enters fingerprints and cache keys; `Runtime` (runtime.py) never does.
 Defaults here are neutral; complete runs (paper, demo, smoke) are in presets.py.
 """
 
