@@ -11,7 +11,6 @@ from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ConfigError
 from toolformer_core.overrides import edit, parse_config, parse_yaml
 from toolformer_core.presets import preset
-from toolformer_core.storage import check_storage, normal_folder
 
 
 def build_config(
@@ -67,6 +66,8 @@ def build_runtime(
     Raises: ConfigError if the storage cannot be written; TransientStorageError if it is away.
     """
     if storage is not None:
+        from toolformer_core.storage import check_storage, normal_folder
+
         storage = normal_folder(storage)
         check_storage(storage)
     home = settings.home().absolute()
