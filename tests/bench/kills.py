@@ -3,8 +3,9 @@
 Of three kinds in turn: the process of `toolformer annotate` in a cold TOOLFORMER_HOME; the worker
 of a deployment, every other time with the flow process that it has started; a process that a tool
 runs in. A moment is drawn uniformly over the time that an undisturbed run of that kind takes (that
-a process for tools is there, for the third). The run is repeated, by a new run of the deployment
-for the second; the third has to go on by itself. The model is tiny, everything else is real.
+a process for tools is there, for the third); a run that ends before its moment is the measure from
+then on, and another one is killed. The run is repeated, by a new run of the deployment for the
+second; the third has to go on by itself. The model is tiny, everything else is real.
 """
 
 import argparse
@@ -57,10 +58,15 @@ def main(arguments: argparse.Namespace) -> Figures:
         undisturbed = Undisturbed(folder, service)
         print(f"undisturbed: {undisturbed.seconds}", flush=True)
         for number in range(arguments.times):
-            kind = KINDS[number % len(KINDS)]
-            moment = draw.uniform(0, undisturbed.seconds[kind])
-            root = folder / "runs" / str(number)
-            row = killed(kind, number, moment, root, service)
+            kind, share = KINDS[number % len(KINDS)], draw.random()
+            row, root = None, folder / "runs" / str(number)
+            while row is None:
+                root = root.with_name(f"{root.name}-")
+                moment = share * undisturbed.seconds[kind]
+                try:
+                    row = killed(kind, number, moment, root, service)
+                except EndedBeforeError as early:
+                    undisturbed.seconds[kind] = early.seconds
             row["identical"] = augmented_bytes(root) == undisturbed.augmented
             rows.append({"kind": kind, "moment, s": round(moment, 1), **row})
             print(rows[-1], flush=True)
@@ -68,6 +74,14 @@ def main(arguments: argparse.Namespace) -> Figures:
     show(rows)
     print(f"flow runs of the deployment: {states}")
     return {"undisturbed": undisturbed.seconds, "kills": rows, "flow runs": states}
+
+
+class EndedBeforeError(Exception):
+    """A run was through before it could be killed, after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 def show(rows: list[Figures]) -> None:
@@ -144,7 +158,9 @@ def killed(kind: str, number: int, moment: float, root: Path, service: Service) 
 def kill_flow(moment: float, root: Path) -> Figures:
     """Kill the process of the command line alone, then repeat the command."""
     with annotate(root) as run:
-        time.sleep(moment)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.wait(moment)
+            raise EndedBeforeError(finish(run))
         children = psutil.Process(run.pid).children(recursive=True)
         run.kill()
         run.wait()
@@ -162,7 +178,8 @@ def kill_worker(moment: float, root: Path, service: Service, *, with_flow: bool)
     """Kill a worker, with the flow process or not; a new one, and a new run of the deployment."""
     with working(service) as worker:
         first = start_night(service, root)
-        time.sleep(moment)
+        with contextlib.suppress(AssertionError):  # not before the moment
+            raise EndedBeforeError(finish_night(service, first, moment))
         flow_processes = psutil.Process(worker.pid).children(recursive=True)
         worker.kill()
         worker.wait()
@@ -185,12 +202,12 @@ def kill_tool(moment: float, root: Path) -> Figures:
         wait_for_tools(run)
         time.sleep(moment)
         victims = tool_processes(run.pid)
-        for victim in victims[:1]:
-            victim.kill()
+        if not victims:
+            raise EndedBeforeError(moment * 0.9)
+        victims[0].kill()
         before, stage = shards(root), stage_of(root)
         finish(run)
-    note = f"1 of {len(victims)} killed" if victims else "none was left to kill"
-    return row(root, before, stage, time.monotonic() - started, note)
+    return row(root, before, stage, time.monotonic() - started, f"1 of {len(victims)} killed")
 
 
 def row(root: Path, before: Shards, stage: str, seconds: float, note: str) -> Figures:
@@ -260,15 +277,18 @@ def start_night(service: Service, root: Path) -> str:
     return str(answer.json()["id"])
 
 
-def finish_night(service: Service, run_id: str) -> float:
-    """Wait for the end of a flow run, which must be a good one; seconds since this was called."""
+def finish_night(service: Service, run_id: str, limit: float = 600) -> float:
+    """Wait for the end of a flow run, which must be a good one; seconds since this was called.
+
+    Raises: AssertionError if it does not end so within the limit, seconds.
+    """
     started = time.monotonic()
 
     def end() -> Figures | None:
         [run] = service.post("flow_runs/filter", flow_runs={"id": {"any_": [run_id]}})
         return run if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
-    run = wait_for(end, 600, "the flow run ends")
+    run = wait_for(end, limit, "the flow run ends")
     assert run["state_type"] == "COMPLETED", run["state"]
     return round(time.monotonic() - started, 1)
 
