@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from tasks.publish import MODEL_FILE, RUN_FILE, made_from, read_json, read_run
 from toolformer_core.errors import ConfigError
-from toolformer_core.shards import folder_of, read_manifest
+from toolformer_core.shards import read_manifest, stage_path
 
 _CALL_STAGES = ("sample", "execute", "score", "filter")
 _STAGES = ("corpus", "quarantine", *_CALL_STAGES, "augment", "finetune", "evaluate")
@@ -105,7 +105,7 @@ def needed_folders(root: Path) -> set[str]:
     needed = made_from([*own, *_of_model(root), *_of_sweeps(root)], root)
     published = [path for name in needed if (path := root / name / "manifest.json").is_file()]
     shards = (shard for path in published for shard in read_manifest(path).shards)
-    return needed.union(map(folder_of, shards))
+    return needed.union(map(stage_path, shards))
 
 
 def _of_model(root: Path) -> Iterator[str]:

@@ -22,8 +22,8 @@ from toolformer_core.settings import ModelConfig
 from toolformer_core.shards import (
     ShardRef,
     StageRef,
-    folder_of,
     read_manifest,
+    stage_path,
     total_counts,
     write_manifest,
 )
@@ -58,7 +58,7 @@ def input_folders(value: Any, root: Path) -> set[str]:  # Any: inputs of a stage
     A shard is known by the end of its path, wherever the folder was when it was written.
     """
     if isinstance(value, ShardRef):
-        return {folder_of(value)}
+        return {stage_path(value)}
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):

@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -243,9 +243,9 @@ def shard_folder(base: str, stage: str, tool: str, fingerprint: str) -> str:
     return "/".join((base, stage, tool, fingerprint))
 
 
-def folder_of(shard: ShardRef) -> str:
+def stage_path(shard: ShardRef) -> str:
     """STAGE/TOOL/FINGERPRINT of a shard, by its path."""
-    return "/".join(PurePosixPath(shard.path).parts[-4:-1])
+    return "/".join(shard.path.split("/")[-4:-1])
 
 
 def total_counts(stage: StageRef) -> dict[str, int]:
