@@ -17,6 +17,13 @@ _DEFAULTS = {
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_CLIENT_MAX_RETRIES": "7",  # waits twice as long each time, four minutes in all
+    # One transaction for the events of a second, not one for each: SQLite has one writer at a time,
+    # and on a busy machine a short-lived server ended before it had written them.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    # Automations are for the server of make ui. Their transactions read before they write, which
+    # SQLite refuses at once, without waiting, if another process has written: database is locked.
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
