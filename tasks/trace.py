@@ -50,19 +50,22 @@ class AugmentedCorpus:
 
 def trace_call(root: Path, call: ParsedCall, limit: int, runtime: Runtime) -> Facts:
     """Model and C* of a folder, and the calls in C* that are most like this one."""
-    return _traced(root, [{"tool": call.tool, "argument": call.argument}], limit, runtime)
+    asked = {"tool": call.tool, "argument": call.argument}
+    return _traced(*_model_and_corpus(root, runtime), [asked], limit)
 
 
 def trace_item(root: Path, benchmark: str, item_id: str, limit: int, runtime: Runtime) -> Facts:
     """As trace_call, for all calls that the tuned model made on an item of a benchmark.
 
-    Raises: ConfigError if the folder's run did not evaluate it.
+    Raises: ConfigError if the folder has no tuned model, or that was not asked.
     """
-    item = _evaluated(root, benchmark, item_id)
-    asked = [asdict(call) for call in item.calls]
-    facts = _traced(root, asked, limit, runtime)
+    found = _model_and_corpus(root, runtime)
+    if found[0] is None:
+        raise ConfigError(f"--item {benchmark}:{item_id}: {root} has no tuned model; pass --call")
+    item = _evaluated(root, benchmark, item_id, found[0])
     shown = ("benchmark", "item_id", "prompt", "completion", "gold", "score")
-    return {"item": {name: getattr(item, name) for name in shown}, **facts}
+    facts = {name: getattr(item, name) for name in shown}
+    return {"item": facts, **_traced(*found, [asdict(call) for call in item.calls], limit)}
 
 
 def trace_document(root: Path, document_id: str, runtime: Runtime) -> Facts:
@@ -85,9 +88,8 @@ def trace_document(root: Path, document_id: str, runtime: Runtime) -> Facts:
 
 
 def _traced(
-    root: Path, asked: Sequence[Mapping[str, Any]], limit: int, runtime: Runtime
-) -> Facts:  # Any: as Facts
-    model, corpus = _model_and_corpus(root, runtime)
+    model: Facts | None, corpus: AugmentedCorpus, asked: Sequence[Facts], limit: int
+) -> Facts:
     traces = [{**call, **_nearest(call, corpus, limit)} for call in asked]
     return {"model": model, "augmented": _facts_of_corpus(corpus), "traces": traces}
 
@@ -144,6 +146,7 @@ def _model_and_corpus(root: Path, runtime: Runtime) -> tuple[Facts | None, Augme
         "digest": reference.digest,
         "base_model": public_name(parse_config(content).model.name_or_path),
         "settings": about["fingerprint"],
+        "call_top_k": about["decode"]["call_top_k"],
         **registration(reference, runtime),
     }
     return facts, corpus
@@ -175,15 +178,23 @@ def _facts_of_corpus(corpus: AugmentedCorpus) -> Facts:
     }
 
 
-def _evaluated(root: Path, benchmark: str, item_id: str) -> EvaluatedItem:
-    """The item as the tuned model answered it with its tools."""
-    manifests = [m for m in read_run(root)[1] if m.relative_to(root).parts[0] == "evaluate"]
-    ids = []
-    for shard in (shard for manifest in manifests for shard in read_manifest(manifest).shards):
-        for item in read_shard(shard, EvaluatedItem):
-            if (item.benchmark, item.arm) == (benchmark, "on"):
-                if item.item_id == item_id:
-                    return item
-                ids.append(item.item_id)
-    known = f"it has {', '.join(ids[:3])} ..." if ids else "arm on has no items of it"
-    raise ConfigError(f"--item {benchmark}:{item_id}: not evaluated in {root}; {known}")
+def _evaluated(root: Path, benchmark: str, item_id: str, model: Facts) -> EvaluatedItem:
+    """The item as the model answered it with its tools, at its own k if it was asked with several.
+
+    The folder's last run may have been an annotation, whose record names no answers: all that the
+    folder holds are looked at, the newest first.
+    """
+    manifests = sorted(root.glob("evaluate/*/*/manifest.json"), key=lambda m: -m.stat().st_mtime)
+    items = [
+        item
+        for manifest in manifests
+        for shard in read_manifest(manifest).shards
+        for item in read_shard(shard, EvaluatedItem)
+        if (item.benchmark, item.arm, item.model) == (benchmark, "on", model["digest"])
+    ]
+    found = [item for item in items if item.item_id == item_id]
+    if not found:
+        ids = ", ".join(item.item_id for item in items[:3])
+        known = f"it has {ids} ..." if ids else "arm on has no items of it"
+        raise ConfigError(f"--item {benchmark}:{item_id}: not evaluated in {root}; {known}")
+    return min(found, key=lambda item: item.call_top_k != model["call_top_k"])
