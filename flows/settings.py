@@ -16,7 +16,6 @@ _DEFAULTS = {
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_CLIENT_MAX_RETRIES": "7",  # waits twice as long each time, four minutes in all
     # One transaction for the events of a second, not one for each: SQLite has one writer at a time,
     # and on a busy machine a short-lived server ended before it had written them.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
@@ -24,6 +23,7 @@ _DEFAULTS = {
     # Automations are for the server of make ui. Their transactions read before they write, which
     # SQLite refuses at once, without waiting, if another process has written: database is locked.
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    "PREFECT_CLIENT_MAX_RETRIES": "6",  # waits twice as long each time, two minutes in all
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -52,6 +52,8 @@ def show_progress() -> None:
 def apply_defaults() -> None:
     """Quiet, local and offline; Prefect's database lies in the shared folder."""
     end_children_with_us()
+    # Of MLflow's requests, which are made again; what comes of them is said elsewhere.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     database = home().absolute() / "prefect"

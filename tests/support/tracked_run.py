@@ -16,7 +16,7 @@ from tasks.track_store import EXPERIMENT, RUN_TAG
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.models import ModelRef
 
-OWN_TAGS = (RUN_TAG, "prefect_flow_run_id", "mlflow.parentRunId", "mlflow.runName")
+OWN_TAGS = (RUN_TAG, "git_commit", "prefect_flow_run_id", "mlflow.parentRunId", "mlflow.runName")
 
 
 @flow(flow_run_name="tell", validate_parameters=False)
