@@ -53,8 +53,10 @@ def _full_disk(error: Exception) -> str | None:
 
 def _is_of_prefect(error: Exception) -> bool:
     """Whether a request failed that was not one of ours, whose errors are ours."""
-    # By name: httpx is not loaded where nothing has used it.
-    names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    # By name: httpx is not loaded where nothing has used it. Limits wrap the error: their client
+    # is a new one, and Prefect has only those wait for a server that have reached it before.
+    kinds = (kind for one in _chain(error) for kind in type(one).__mro__)
+    names = {f"{kind.__module__}.{kind.__name__}" for kind in kinds}
     return "httpx.TransportError" in names or str(error).startswith("Failed to reach API at ")
 
 

@@ -101,30 +101,49 @@ def test_mlflow_server_that_goes_away_in_the_middle_gets_all_in_the_end(
     assert "records" in output
 
 
-def test_prefect_server_that_is_restarted_in_the_middle_does_not_end_the_run(finished, tmp_path):
+def test_prefect_server_that_is_restarted_in_the_middle_costs_no_shard(finished, tmp_path):
+    """The run waits for it; if a limit is first asked for meanwhile it ends with a line instead."""
     project, manifests = finished
     root = tmp_path / "run"
-    with contextlib.ExitStack() as first:
-        service = first.enter_context(serving(tmp_path))
-        command = [
-            *(sys.executable, "-c", "from flows.cli import main; main()", "annotate"),
-            *("--config", str(project.config_file), "--out", str(root), "--json"),
-        ]
+    command = [
+        *(sys.executable, "-c", "from flows.cli import main; main()", "annotate"),
+        *("--config", str(project.config_file), "--out", str(root), "--json"),
+    ]
+
+    def annotate(service):
         with (tmp_path / "errors").open("w") as errors:
-            run = subprocess.Popen(
+            environment = {**service.environment, "PREFECT_LOGGING_LEVEL": "CRITICAL"}
+            return subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**service.environment, "TOOLFORMER_HOME": str(tmp_path / "home")},
+                env=environment,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
             )
+
+    with serving(tmp_path) as service:
+        run = annotate(service)
         wait_for(lambda: any(root.glob("sample/*/*/part-*.parquet")), 300, "a shard is sampled")
+    before = {path: path.stat().st_mtime_ns for path in root.glob("sample/*/*/part-*.parquet")}
     time.sleep(AWAY_SECONDS)  # how long the server is away
     with service.started("server", "prefect", "server", "start", "--port", str(service.port)):
         output, _ = run.communicate(timeout=900)
-    said = (tmp_path / "errors").read_text()
-    assert run.returncode == 0, said
+        if run.returncode:
+            said = (tmp_path / "errors").read_text()
+            assert run.returncode == 1, said
+            assert "toolformer: Prefect's server does not answer" in said
+            assert "Traceback" not in said
+            wait_for(lambda: is_up(service), 180, "the server answers")
+            again = annotate(service)
+            output, _ = again.communicate(timeout=900)
+            assert again.returncode == 0, (tmp_path / "errors").read_text()
     assert json.loads(output)["funnel"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
     assert augmented_bytes(root.glob("augment/*/*/manifest.json")) == augmented_bytes(manifests)
-    assert "Traceback" not in said
+
+
+def is_up(service):
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{service.api}/health", timeout=5).is_success
+    return False
