@@ -114,18 +114,19 @@ def record_run(config: PipelineConfig, manifests: Sequence[Path], root: Path) ->
 
 def record_seconds(root: Path) -> None:
     """Add to run.json how long this process has lived: what the run took, its start included."""
-    path = root / RUN_FILE
-    seconds = round(time.time() - psutil.Process().create_time(), 1)
-    with file_lock(root / LOCKS, RUN_FILE):  # two runs may end at once
-        content = json.loads(path.read_text(encoding="utf-8")) | {"seconds": seconds}
-        write_whole(path, json.dumps(content, indent=1))
+    _add_to_record(root, seconds=round(time.time() - psutil.Process().create_time(), 1))
 
 
 def record_others(manifests: Sequence[Path], root: Path) -> None:
     """Add to run.json the stages of other runs that this one has made use of, for gc to keep."""
-    others = [str(manifest.relative_to(root)) for manifest in manifests]
-    content = json.loads((root / RUN_FILE).read_text(encoding="utf-8")) | {"others": others}
-    write_whole(root / RUN_FILE, json.dumps(content, indent=1))
+    _add_to_record(root, others=[str(manifest.relative_to(root)) for manifest in manifests])
+
+
+def _add_to_record(root: Path, **facts: float | list[str]) -> None:
+    path = root / RUN_FILE
+    with file_lock(root / LOCKS, RUN_FILE):  # two runs may end at once
+        content = json.loads(path.read_text(encoding="utf-8")) | facts
+        write_whole(path, json.dumps(content, indent=1))
 
 
 def run_seconds(root: Path) -> float | None:
