@@ -62,7 +62,8 @@ def find_garbage(root: Path, before: float) -> list[Garbage]:
         ),
         "champions": _old_champions(root, needed),
         "temporaries": [*root.glob("**/.*.tmp"), *root.glob("**/.index-*")],
-        "locks": root.glob("locks/*.lock"),
+        # That of run.json is taken by every run.
+        "locks": (path for path in root.glob("locks/*.lock") if path.stem != RUN_FILE),
     }
     return [
         Garbage(kind=kind, path=path, num_bytes=sum(file.stat().st_size for file in _files(path)))

@@ -196,7 +196,7 @@ def test_gc_what_killed_processes_left_goes(run):
 
 
 def test_gc_beside_a_run_at_work_is_refused(run):
-    (run / "locks").mkdir()
+    (run / "locks").mkdir(exist_ok=True)
     with (
         FileLock(run / "locks/filter-x.lock"),
         pytest.raises(ConfigError, match=r"a run is at work in .*wait for its end"),
