@@ -106,12 +106,14 @@ def test_finetune_on_a_device_that_it_does_not_take_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_live_metrics_of_a_store_that_does_not_take_them_do_not_stop_the_run(finished):
-    project, _ = finished
+def test_live_metrics_of_a_store_that_is_away_do_not_stop_the_run(finished, tmp_path):
+    away = finished[0].runtime.model_copy(
+        update={"root": tmp_path, "tracking_uri": "http://127.0.0.1:9"}
+    )
 
     @flow
     def train():
-        with live_metrics("no-such-run", "finetune", project.runtime) as report:
+        with live_metrics("run", "finetune", away) as report:
             report(1, {"train_loss": 2.0})
         return "trained"
 
