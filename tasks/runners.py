@@ -111,9 +111,8 @@ def close_cluster() -> None:
 
 
 def _dask(address: str | None, num_workers: int) -> Any:  # Any: the package may be missing
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")  # of the workers, too
     import dask
-
-    dask.config.set({"logging.distributed": "error"})  # read when it is imported
     from prefect_dask.task_runners import DaskTaskRunner
 
     if address is not None:
