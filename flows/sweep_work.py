@@ -1,7 +1,7 @@
 """The stages of a sweep's cells, each done once for what it depends on.
 
-A task that is cached still costs a tenth of a second: of a large benchmark and many cells that is
-an hour. So work that two cells share is not even asked for twice. What two sweeps share is in the
+A stage that is cached still costs half a second, its flow run and its records: of many cells that
+is many minutes. So work that two cells share is not even asked for twice. What two sweeps share is in the
 cache of the tasks.
 """
 

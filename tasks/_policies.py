@@ -142,8 +142,8 @@ def run_shards(
 ) -> tuple[list[Result], int]:
     """Results of all calls in order, and how many came from the cache.
 
-    The cache is asked first, here: a task run costs a tenth of a second even if it has nothing to
-    do, and would wait for a slot of its limits. What has a result but no longer its file is
+    The cache is asked first, here: a task run that finds its result there takes ten times as long,
+    and first waits for a slot of its limits. What has a result but no longer its file is
     computed anew. Waits for every run before it asks for a result, so that one failure does not
     drop the queue behind it.
     """
