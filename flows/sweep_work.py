@@ -1,8 +1,8 @@
 """The stages of a sweep's cells, each done once for what it depends on.
 
 A stage that is cached still costs half a second, its flow run and its records: of many cells that
-is many minutes. So work that two cells share is not even asked for twice. What two sweeps share is in the
-cache of the tasks.
+is many minutes. So work that two cells share is not even asked for twice. What two sweeps share is
+in the cache of the tasks.
 """
 
 from collections.abc import Callable, Sequence
