@@ -129,7 +129,7 @@ def _dask(address: str | None, num_workers: int) -> Any:  # Any: the package may
             "n_workers": num_workers,
             "threads_per_worker": 1,
             "memory_limit": None,
-            "dashboard_address": None,
+            "dashboard_address": "127.0.0.1:0",  # not 8787, which a second cluster wants too
         }
     )
 
