@@ -20,6 +20,7 @@ from toolformer_core.model_card import CARD, count_texts, model_card, public_nam
 from toolformer_core.models import ModelRef
 from toolformer_core.records import AugmentedDocument
 from toolformer_core.shards import read_manifest, read_shard
+from toolformer_core.storage import temporary_path
 
 
 def describe_model(
@@ -73,8 +74,7 @@ def write_description(
     write_whole(folder / MODEL_FILE, json.dumps(content, indent=1))
     write_whole(folder / CARD, str(_card(tuned, base, config, augmented, scores)))
     link = root / "model"
-    new = root / f".model.{os.getpid()}.tmp"
-    new.unlink(missing_ok=True)
+    new = temporary_path(link)
     new.symlink_to(folder.absolute().relative_to(root.absolute()))
     new.replace(link)
     return link

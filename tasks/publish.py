@@ -1,7 +1,6 @@
 """What a run leaves for others: manifests, its own record, what is said of its tuned model."""
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from toolformer_core.shards import (
     total_counts,
     write_manifest,
 )
+from toolformer_core.storage import temporary_path
 
 
 @effect_task
@@ -204,6 +204,6 @@ def write_decoding(folder: Path, decode: DecodeConfig) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is there as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -7,7 +7,6 @@ the descriptions of the tools lie in its metadata, as JSON.
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from toolformer_core.calling import CallAnswer
 from toolformer_core.errors import ConfigError
 from toolformer_core.records import Outcome
 from toolformer_core.shards import arrow_schema
+from toolformer_core.storage import temporary_path
 from toolformer_core.tools.base import CallContext, Rules, visible_context
 from toolformer_core.tools.described import ToolDescription
 from toolformer_core.tools.isolation import Calls
@@ -60,7 +60,7 @@ def write_cassette(
     about = json.dumps([dataclasses.asdict(tool) for tool in tools], sort_keys=True)
     schema = arrow_schema(RecordedCall).with_metadata({_FORMAT: about.encode()})
     content = [dataclasses.asdict(rows[key]) for key in sorted(rows)]
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = temporary_path(path)
     pq.write_table(pa.Table.from_pylist(content, schema=schema), unfinished, compression="zstd")
     unfinished.replace(path)
     return len(content)

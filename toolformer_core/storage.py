@@ -8,6 +8,7 @@ AWS_ENDPOINT_URL, ~/.aws ...), never from settings.
 
 import os
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,9 +86,17 @@ def write_bytes(path: str, content: bytes) -> None:
         raise _refusal(path, error) from error
 
 
+def temporary_path(path: Path) -> Path:
+    """Where a file is written before it is moved to `path`: no other writer has this name.
+
+    A process id would not do: containers that share a folder have the same ones.
+    """
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
 def _write_local(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     with temporary.open("wb") as stream:
         stream.write(content)
         stream.flush()

@@ -25,6 +25,7 @@ from toolformer_core.storage import (
     file_system,
     normal_folder,
     read_bytes,
+    temporary_path,
     write_bytes,
 )
 
@@ -91,6 +92,15 @@ def test_shard_that_cannot_be_made_leaves_the_old_one(base):
     with pytest.raises(pa.ArrowException):
         write_shard([document(text=7)], Document, ref.path, shard_index=0, counts={})
     assert is_intact(ref)
+
+
+def test_temporary_path_is_nobody_elses_and_found_by_gc(tmp_path):
+    names = [temporary_path(tmp_path / "a" / "part.parquet") for _ in range(2)]
+    assert names[0] != names[1]
+    (tmp_path / "a").mkdir()
+    for name in names:
+        name.touch()
+    assert sorted(tmp_path.glob("**/.*.tmp")) == sorted(names)
 
 
 def test_check_storage_of_a_folder_that_can_be_written_says_nothing(base):
