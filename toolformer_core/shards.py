@@ -8,7 +8,6 @@ the same digest. The manifest of a stage is written last: a stage without one do
 import dataclasses
 import hashlib
 import json
-import os
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolformer_core.errors import ShardIntegrityError
-from toolformer_core.storage import read_bytes, write_bytes
+from toolformer_core.storage import is_local, read_bytes, temporary_path, write_bytes
 
 Record = TypeVar("Record")
 
@@ -209,28 +208,43 @@ def _from_value(hint: Any, value: Any) -> Any:  # Any: annotation and Parquet va
 
 
 def write_manifest(stage: StageRef, root: Path, details: Mapping[str, Any]) -> Path:
-    """Write the manifest of a stage beside its shards, last and atomically."""
+    """Write the manifest of a stage, last and atomically.
+
+    Shards below ROOT are named as seen from there, so that a copy of ROOT has shards of its own.
+    """
     folder = stage_folder(root, stage.stage, stage.tool, stage.fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "manifest.json"
-    temporary = folder / f".manifest.{os.getpid()}.tmp"
+    temporary = temporary_path(path)
     content = {**details, **dataclasses.asdict(stage), "counts": total_counts(stage)}
+    for shard in content["shards"]:
+        shard["path"] = shard["path"].removeprefix(f"{root}/")
     temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
     temporary.replace(path)
     return path
 
 
 def read_manifest(path: Path) -> StageRef:
-    """The stage that a manifest describes; shards below its root are found where that lies now."""
+    """The stage that a manifest describes; shards of its root are found where that lies now."""
     content = json.loads(path.read_text())
     root = str(path.absolute().parents[3])  # see stage_folder
     return StageRef(
         stage=content["stage"],
         tool=content["tool"],
         fingerprint=content["fingerprint"],
-        shards=tuple(relocated(ShardRef(**shard), root) for shard in content["shards"]),
+        shards=tuple(_anchored(ShardRef(**shard), root) for shard in content["shards"]),
         num_cached=content["num_cached"],
     )
+
+
+def _anchored(ref: ShardRef, root: str) -> ShardRef:
+    """The shard of a manifest in ROOT: that of a storage stays where it is, whatever ROOT has."""
+    if not is_local(ref.path):
+        return ref
+    if not Path(ref.path).is_absolute():
+        return dataclasses.replace(ref, path=f"{root}/{ref.path}")
+    # Of a storage; or an older version wrote it, with all paths absolute.
+    return ref if Path(ref.path).is_file() else relocated(ref, root)
 
 
 def stage_folder(root: Path, stage: str, tool: str, fingerprint: str) -> Path:

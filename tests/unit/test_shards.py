@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -227,7 +228,7 @@ def test_arrow_schema_types_follow_the_annotations():
 
 
 def shard(digest="d", shard_index=0, **counts):
-    return ShardRef(path="p", digest=digest, num_rows=1, shard_index=shard_index, counts=counts)
+    return ShardRef(path="/p", digest=digest, num_rows=1, shard_index=shard_index, counts=counts)
 
 
 def stage(*shards, **fields):
@@ -253,6 +254,52 @@ def test_read_manifest_gives_the_stage_written(tmp_path):
     path = write_manifest(written, tmp_path, {"git_commit": "abc"})
     assert path == stage_folder(tmp_path, "sample", "Calculator", "f") / "manifest.json"
     assert read_manifest(path) == written
+
+
+def written_stage(root, base, text="Some text."):
+    """The manifest in ROOT of one shard below a base."""
+    folder = stage_folder(base, "corpus", "all", "f")
+    ref = write(folder, [document(text=text)], Document)
+    corpus = StageRef(stage="corpus", tool="all", fingerprint="f", shards=(ref,))
+    return write_manifest(corpus, root, {}), ref
+
+
+def texts(manifest):
+    return [row.text for ref in read_manifest(manifest).shards for row in read_shard(ref, Document)]
+
+
+def test_read_manifest_of_a_copy_takes_the_shards_of_the_copy(tmp_path):
+    manifest, ref = written_stage(tmp_path / "old", tmp_path / "old")
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    write(stage_folder(tmp_path / "old", "corpus", "all", "f"), [document(text="Other.")], Document)
+    copy = tmp_path / "new" / manifest.relative_to(tmp_path / "old")
+    assert texts(copy) == ["Some text."]
+    [found] = read_manifest(copy).shards
+    assert found.path == ref.path.replace("/old/", "/new/")
+
+
+def test_read_manifest_of_a_storage_does_not_take_what_else_lies_in_the_root(tmp_path):
+    written_stage(tmp_path / "run", tmp_path / "run", "Of an earlier run without the storage.")
+    manifest, ref = written_stage(tmp_path / "run", tmp_path / "storage")
+    assert texts(manifest) == ["Some text."]
+    assert read_manifest(manifest).shards == (ref,)
+
+
+def test_read_manifest_with_absolute_paths_finds_its_shards_where_they_are(tmp_path):
+    manifest, ref = written_stage(tmp_path / "old", tmp_path / "old")
+    content = json.loads(manifest.read_text())
+    content["shards"][0]["path"] = ref.path
+    manifest.write_text(json.dumps(content))
+    assert read_manifest(manifest).shards == (ref,)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert texts(tmp_path / "new" / manifest.relative_to(tmp_path / "old")) == ["Some text."]
+
+
+def test_read_manifest_leaves_the_url_of_a_storage(tmp_path):
+    _, ref = written_stage(tmp_path, tmp_path)
+    remote = dataclasses.replace(ref, path="memory://away/corpus/all/f/part-00000.parquet")
+    corpus = StageRef(stage="corpus", tool="all", fingerprint="f", shards=(remote,))
+    assert read_manifest(write_manifest(corpus, tmp_path, {})).shards == (remote,)
 
 
 def test_write_manifest_holds_details_and_total_counts(tmp_path):
