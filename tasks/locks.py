@@ -5,10 +5,12 @@ the result is stored: whoever waited finds the result. Its own lock files outliv
 killed, and the next run would wait for ever. These are locks of the kernel (filelock), which are
 free as soon as their holder is dead.
 
-They lie in the output folder, wherever the shards lie: they part the processes of one machine, or
-of several that share the folder over a file system with locks. Pipelines that share shards only
-through an object store may compute one twice; they write the same bytes, so nothing but time is
-lost.
+They lie beside the shards, in the output folder or a storage that is a folder, too: they part the
+processes of one machine, or of several that share that folder over a file system with locks.
+Pipelines that share shards through an object store have locks in their output folders, and may
+compute a shard twice. On equal devices, and if tools and servers answer alike, both write the same
+rows and nothing but time is lost; if not, the last one's shard is not what the other's manifest
+says, and reading it is refused until that one is run again.
 """
 
 import asyncio
@@ -22,7 +24,7 @@ from prefect.results import ResultStore
 from prefect.transactions import IsolationLevel
 
 LOCKS = "locks"
-"""Folder of the locks, in an output folder and in the folder shared by runs."""
+"""Folder of the locks, in an output folder, a storage and the folder shared by runs."""
 _POLL_SECONDS = 0.1
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect.filesystems import RemoteFileSystem
 
+from tasks.locks import LOCKS
 from toolformer_core.config import Runtime
 from toolformer_core.corpus import CorpusShards
 from toolformer_core.shards import ShardRef, relocated
@@ -32,8 +33,17 @@ def _block(url: str) -> RemoteFileSystem:
     return block
 
 
+def lock_folder(runtime: Runtime) -> Path:
+    """Where the locks of shards lie: beside them, if that is a folder of this machine."""
+    base = runtime.shard_root
+    return (Path(base) if is_local(base) else runtime.root) / LOCKS
+
+
 def placed(result: Any, runtime: Runtime) -> Any:  # Any: what a task returns
-    """A cached result with its shards where they lie now: their folder may have been moved."""
+    """A cached result with its files where they lie now: their folder may have been moved.
+
+    If it was copied, they are those of the copy.
+    """
     base = runtime.shard_root
     if isinstance(result, ShardRef):
         return relocated(result, base)
@@ -43,4 +53,10 @@ def placed(result: Any, runtime: Runtime) -> Any:  # Any: what a task returns
             documents=tuple(relocated(shard, base) for shard in result.documents),
             quarantine=relocated(result.quarantine, base),
         )
+    # Of a FinetuneResult, whose module would bring torch to where there may be none.
+    model = getattr(result, "model", None)
+    if model is not None:
+        folder = Path(base, *Path(model.path).parts[-4:])  # finetune/all/FINGERPRINT/model
+        if folder.is_dir():
+            return replace(result, model=replace(model, path=str(folder)))
     return result

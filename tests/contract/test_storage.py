@@ -14,12 +14,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.inputs import build_runtime
 from tasks import index
 from tasks._policies import run_one, run_shards, shard_task
-from tasks.storage import result_storage
+from tasks.storage import lock_folder, placed, result_storage
 from tests.support import object_store
 from tests.support.builders import CallStory, document, pipeline_config, write_annotation
 from toolformer_core.config import CorpusConfig, Runtime
 from toolformer_core.corpus import CorpusShards, write_corpus
 from toolformer_core.errors import ConfigError, ShardIntegrityError, TransientStorageError
+from toolformer_core.finetune import FinetuneResult
+from toolformer_core.models import ModelRef
 from toolformer_core.records import Document
 from toolformer_core.shards import ShardRef, is_intact, read_shard, shard_folder, write_shard
 from toolformer_core.storage import check_storage, file_system, read_bytes, write_bytes
@@ -135,6 +137,32 @@ def test_corpus_of_a_folder_that_was_moved_is_found(prefect_server, tmp_path):
     assert (is_cached, RUNS) == (True, [-1])
     for ref in (*found.documents, found.quarantine):
         assert ref.path.startswith(f"{tmp_path}/new/corpus/all/f/")
+
+
+def tuned(folder) -> FinetuneResult:
+    model = ModelRef(path=str(folder), digest="d", dtype="float32")
+    return FinetuneResult(model=model, num_train=1, num_dev=0, chosen_step=1, curves={})
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_tuned_model_of_a_folder_that_was_copied_is_that_of_the_copy(tmp_path, is_there):
+    old, new = (tmp_path / name / "finetune/all/f/model" for name in ("old", "new"))
+    old.mkdir(parents=True)
+    if is_there:
+        new.mkdir(parents=True)
+    found = placed(tuned(old), Runtime(root=tmp_path / "new"))
+    assert found == tuned(new if is_there else old)
+    assert placed(found, Runtime(root=tmp_path / "old")) == tuned(old)
+
+
+def test_locks_lie_beside_the_shards_or_in_the_root(prefect_server, tmp_path):
+    shared = Runtime(root=tmp_path / "run", storage=str(tmp_path / "storage"))
+    run(shared)
+    assert len(list((tmp_path / "storage/locks").glob("*.lock"))) == len(RUNS)
+    assert not shared.root.exists()
+    for storage in (None, "s3://bucket/shards"):
+        runtime = shared.model_copy(update={"storage": storage})
+        assert lock_folder(runtime) == shared.root / "locks"
 
 
 def test_index_of_shards_on_a_server_is_that_of_local_ones(runtime, tmp_path):
