@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -19,15 +20,15 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
-from prefect.results import ResultStore
+from prefect.results import ResultRecord, ResultStore
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import MaterializingTask
 from tqdm import tqdm
 
-from tasks.locks import LOCKS, one_at_a_time
+from tasks.locks import one_at_a_time
 from tasks.runners import Runner, shard_runner
-from tasks.storage import placed, result_storage
+from tasks.storage import lock_folder, placed, result_storage
 from toolformer_core.config import Runtime
 from toolformer_core.errors import TransientModelError, TransientStorageError, TransientToolError
 from toolformer_core.fingerprint import canonical
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _LOCATION = frozenset({"folder", "runtime", "tracking"})
 _EFFECT_TIMEOUT_SECONDS = 6 * 3600  # a search index over a whole encyclopedia takes hours
+_READS_AT_ONCE = 8
 _RETRY_DELAYS_SECONDS = [2.0, 10.0, 30.0]
 
 MODEL_RUNNER = cast(Runner, ThreadPoolTaskRunner(max_workers=1))
@@ -149,7 +151,7 @@ def run_shards(
     """
     stored = shard.with_options(
         result_storage=result_storage(runtime),
-        cache_policy=one_at_a_time(shard.cache_policy, runtime.root / LOCKS),
+        cache_policy=one_at_a_time(shard.cache_policy, lock_folder(runtime)),
     )
     description = names[0].rpartition("-")[0] if names else shard.name
     started = time.monotonic()
@@ -196,9 +198,20 @@ def _cached(
     assert isinstance(policy, ContentKey), "a task of shard_task"
     # Without its lock: what another run computes just now is waited for by the task.
     store = cast(ResultStore, ResultStore().update_for_task(stored))
-    store = store.model_copy(update={"lock_manager": None})
-    keys = {k: policy.key_of(stored, call) for k, call in enumerate(calls)}
-    return {k: store.read(key).result for k, key in keys.items() if store.exists(key)}
+    # Without its memory: threads may not share that.
+    store = store.model_copy(update={"lock_manager": None, "cache_result_in_memory": False})
+    keys = [policy.key_of(stored, call) for call in calls]
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:  # an object store takes its time for each
+        records = list(pool.map(functools.partial(_read, store), keys))
+    return {k: record.result for k, record in enumerate(records) if record is not None}
+
+
+def _read(store: ResultStore, key: str) -> ResultRecord[Any] | None:  # Any: what a task returns
+    """The record of a key; None if there is none, or it was cut."""
+    try:
+        return store.read(key)
+    except Exception:  # each kind of storage has errors of its own; so does Prefect's `exists`
+        return None
 
 
 def run_one(

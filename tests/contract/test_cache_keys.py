@@ -188,6 +188,14 @@ def test_cached_result_with_a_damaged_file_is_computed_anew(calls, root):
     assert run(copy_shard, calls, root)[1:] == (2, [2])
 
 
+def test_cached_result_that_was_cut_is_computed_anew(calls, root):
+    first, _, _ = run(copy_shard, calls, root)
+    record = sorted((root / "results").iterdir())[0]
+    record.write_bytes(record.read_bytes()[:-9])
+    second, num_cached, executed = run(copy_shard, calls, root)
+    assert (num_cached, len(executed), second) == (2, 1, first)
+
+
 @pytest.mark.parametrize(
     "error", [TransientToolError("refused"), TransientStorageError("lost"), ConnectionError()]
 )
