@@ -142,7 +142,8 @@ def _ray(address: str | None, num_workers: int) -> Any:  # Any: the package may 
     if address is not None:
         return RayTaskRunner(address=address, init_kwargs=quiet)
     os.environ.setdefault("OMP_NUM_THREADS", _threads(num_workers))
-    local = {"num_cpus": num_workers, "include_dashboard": False}
+    # Or else RAY_ADDRESS, or a cluster that runs on this machine, would be taken.
+    local = {"address": "local", "num_cpus": num_workers, "include_dashboard": False}
     return RayTaskRunner(init_kwargs={**quiet, **local})
 
 

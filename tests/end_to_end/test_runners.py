@@ -41,7 +41,8 @@ def test_workers_make_the_same_shards_and_only_those_that_are_missing(finished, 
 
 @pytest.mark.services
 @pytest.mark.parametrize("runner", ["dask", "ray"])
-def test_cluster_makes_the_same_augmented_corpus(finished, cluster_runtime, runner):
+def test_cluster_makes_the_same_augmented_corpus(finished, cluster_runtime, runner, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # whose cluster was not asked for
     project, manifests = finished
     found = annotate(project.config, cluster_runtime(runner))
     assert augmented_bytes(found) == augmented_bytes(manifests)
