@@ -29,8 +29,9 @@ from rich.table import Table
 
 from tests.end_to_end.conftest import corpus_rows, settings_of
 from tests.support import tiny_model
+from tests.support.builders import RECORD_TYPES
 from tests.support.prefect_service import ROOT, Service, serving, wait_for
-from toolformer_core.shards import read_manifest
+from toolformer_core.shards import StageRef, read_manifest, read_shard
 
 KINDS = ("flow process", "worker", "tool process")
 STAGES = ("corpus", "sample", "execute", "score", "filter", "augment")
@@ -213,7 +214,9 @@ def kill_tool(moment: float, root: Path) -> Figures:
 def row(root: Path, before: Shards, stage: str, seconds: float, note: str) -> Figures:
     """The figures of one kill."""
     after = shards(root)
-    assert not list(root.rglob("*.parquet.tmp")), "half a shard"
+    for ref in stages(root):
+        for shard in ref.shards:
+            read_shard(shard, RECORD_TYPES[ref.stage])  # refuses half a shard
     return {
         "stage": stage,
         "shards done": len(before),
@@ -342,14 +345,18 @@ def stage_of(root: Path) -> str:
     return next((stage for stage in STAGES[::-1] if (root / stage).exists()), "start")
 
 
-def augmented_bytes(root: Path) -> list[bytes]:
-    """C* as it lies on the disk."""
+def stages(root: Path) -> list[StageRef]:
+    """The stages of the finished run."""
     from tasks.publish import read_run
 
-    refs = [read_manifest(manifest) for manifest in read_run(root)[1]]
+    return [read_manifest(manifest) for manifest in read_run(root)[1]]
+
+
+def augmented_bytes(root: Path) -> list[bytes]:
+    """C* as it lies on the disk."""
     return [
         Path(shard.path).read_bytes()
-        for ref in refs
+        for ref in stages(root)
         if ref.stage == "augment"
         for shard in ref.shards
     ]
