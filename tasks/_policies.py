@@ -20,7 +20,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
-from prefect.results import ResultRecord, ResultStore
+from prefect.results import ResultStore
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import MaterializingTask
@@ -206,7 +206,7 @@ def _cached(
     return {k: record.result for k, record in enumerate(records) if record is not None}
 
 
-def _read(store: ResultStore, key: str) -> ResultRecord[Any] | None:  # Any: what a task returns
+def _read(store: ResultStore, key: str) -> Any:  # Any: a record of Prefect
     """The record of a key; None if there is none, or it was cut."""
     try:
         return store.read(key)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -302,3 +303,20 @@ def test_killed_run_is_resumed_by_two_at_once_that_compute_each_shard_once(
     expected = funnel(project.root / "calls.duckdb")
     assert [json.loads(output)["funnel"] for output, _ in ends] == [expected, expected]
     assert not list(root.rglob("*.tmp"))
+
+
+@pytest.mark.services
+def test_copied_folder_has_its_own_model_and_leaves_the_original_alone(finished, tmp_path):
+    project, _ = finished
+    root = tmp_path / "copy"
+    shutil.copytree(project.root, root, symlinks=True)
+    before = {path: path.stat().st_mtime_ns for path in project.root.rglob("*")}
+    copied = run_pipeline(project.config, project.runtime.model_copy(update={"root": root}))
+    for ref in stages(copied).values():
+        assert ref.num_cached == len(ref.shards) or ref.stage in ("corpus", "quarantine")
+        assert all(shard.path.startswith(f"{root}/") for shard in ref.shards)
+    assert (root / "model").resolve().is_relative_to(root.resolve())
+    weights = (project.root / "model").resolve() / "model.safetensors"
+    copy = root / weights.relative_to(project.root.resolve())
+    assert copy.stat().st_mtime_ns == weights.stat().st_mtime_ns  # not trained anew
+    assert {path: path.stat().st_mtime_ns for path in project.root.rglob("*")} == before
