@@ -16,14 +16,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tasks.publish import MODEL_FILE, RUN_FILE, made_from, read_json, read_run
+from tasks.index import TABLES
+from tasks.journal import TRACKING, journals
+from tasks.publish import MODEL_FILE, RUN_FILE, made_from, read_json, read_origin, read_run
 from toolformer_core.errors import ConfigError
 from toolformer_core.shards import read_manifest, stage_path
 
-_CALL_STAGES = ("sample", "execute", "score", "filter")
-_STAGES = ("corpus", "quarantine", *_CALL_STAGES, "augment", "finetune", "evaluate")
+_STAGES = (*TABLES, "finetune")
 _PARTS = ("*.parquet", "manifest.json", "checkpoint-*", "model", "job.json", "ending.json")
 """What we put into the folder of a stage."""
+_WRITTEN = (
+    "",
+    *(f"{n}/**/" for n in (TRACKING, "sweeps", "champion", *(f"{s}/*/*" for s in _STAGES))),
+)
+"""Where we write at temporary names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,17 +47,34 @@ def find_garbage(root: Path, before: float) -> list[Garbage]:
     Raises: ConfigError if the folder holds no run, a record in it is broken or too old to say what
         it needs, or a run is at work in it.
     """
+    _check_idle(root)  # first: what ends in between needs more than was read before
     needed = needed_folders(root)
-    _check_idle(root)
-    ends = [root / RUN_FILE, root / "model" / MODEL_FILE]  # of annotations, of trainings
-    limit = min(before, max(path.stat().st_mtime for path in ends if path.is_file()))
     folders = (path for path in root.glob("*/*/*") if path.parts[-3] in _STAGES and path.is_dir())
     gone = {
         path.relative_to(root).as_posix()
         for path in folders
-        if path.relative_to(root).as_posix() not in needed and _newest(path) < limit
+        if path.relative_to(root).as_posix() not in needed and _is_old(path, root, before)
     }
-    found = {
+    garbage = {
+        path: kind
+        for kind, paths in _unneeded(root, needed, gone).items()
+        for path in paths
+        if kind == "stages" or _is_old(path, root, before)
+    }
+    for path in sorted(_temporaries(root)):  # folders before what lies in them
+        if not any(parent in garbage for parent in path.parents) and _is_old(path, root, before):
+            garbage[path] = "temporaries"
+    return [
+        Garbage(kind=kind, path=path, num_bytes=sum(file.lstat().st_size for file in _files(path)))
+        for path, kind in garbage.items()
+    ]
+
+
+def _unneeded(
+    root: Path, needed: Collection[str], gone: Collection[str]
+) -> dict[str, Iterable[Path]]:
+    """By kind what would go, of whatever age; of stages what lies in the folders that have gone."""
+    return {
         "stages": (path for name in sorted(gone) for path in _parts(root / name)),
         "results": _stale_results(root, gone),
         "checkpoints": (
@@ -61,16 +84,9 @@ def find_garbage(root: Path, before: float) -> list[Garbage]:
             if name.startswith("finetune/")
         ),
         "champions": _old_champions(root, needed),
-        "temporaries": [*root.glob("**/.*.tmp"), *root.glob("**/.index-*")],
         # That of run.json is taken by every run.
         "locks": (path for path in root.glob("locks/*.lock") if path.stem != RUN_FILE),
     }
-    return [
-        Garbage(kind=kind, path=path, num_bytes=sum(file.stat().st_size for file in _files(path)))
-        for kind, paths in found.items()
-        for path in paths
-        if kind == "stages" or _newest(path) < limit
-    ]
 
 
 def delete(garbage: Iterable[Garbage], root: Path) -> None:
@@ -80,7 +96,7 @@ def delete(garbage: Iterable[Garbage], root: Path) -> None:
             # While it is held: whoever waits for it finds that it has gone, and makes a new one.
             with contextlib.suppress(Timeout), FileLock(one.path, timeout=0):
                 one.path.unlink()
-        elif one.path.is_dir():
+        elif one.path.is_dir() and not one.path.is_symlink():
             shutil.rmtree(one.path)
         else:
             one.path.unlink(missing_ok=True)
@@ -96,11 +112,7 @@ def needed_folders(root: Path) -> set[str]:
     """
     _, manifests = read_run(root)
     for manifest in manifests:
-        if "inputs" not in _content(manifest):
-            raise ConfigError(
-                f"{manifest} does not say what its stage was made from: an older version wrote it; "
-                "run again, which writes it anew and takes all shards from the cache"
-            )
+        read_origin(manifest, "inputs")  # that it is there, too
     others = [root / other for other in _content(root / RUN_FILE).get("others", [])]
     own = [path.parent.relative_to(root).as_posix() for path in (*manifests, *others)]
     needed = made_from([*own, *_of_model(root), *_of_sweeps(root)], root)
@@ -114,9 +126,9 @@ def _of_model(root: Path) -> Iterator[str]:
     described = root / "model" / MODEL_FILE
     if not described.is_file():
         return
-    model = "/".join((root / "model").resolve().parts[-4:-1])  # finetune/all/FINGERPRINT
+    model = _folder_of((root / "model").resolve())
     yield model
-    augmented = Path(_content(described).get("augmented", ".."))
+    augmented = Path(read_origin(described, "augmented"))
     if augmented.parts[0] != "..":
         yield augmented.parent.as_posix()
     # The run may be an annotation since, whose record does not name them.
@@ -141,10 +153,16 @@ def _content(path: Path) -> dict[str, Any]:  # Any: settings of every kind
 
 
 def _check_idle(root: Path) -> None:
-    """Nothing, if no shard is being computed.
+    """Nothing, if no flow is at work here, nor a shard being computed.
 
     Raises: ConfigError if one is.
     """
+    for journal in journals(root):
+        # To ask one that has gone since would make its folder again.
+        if journal.folder.is_dir() and journal.is_alive():
+            raise ConfigError(
+                f"a run is at work in {root} (it writes {journal.folder}); wait for its end"
+            )
     for path in root.glob("locks/*.lock"):
         try:
             FileLock(path).acquire(timeout=0).lock.release()
@@ -178,10 +196,21 @@ def _result_folders(value: Any) -> Iterator[str]:  # Any: JSON
             yield from _result_folders(item)
     elif isinstance(value, dict):
         if isinstance(value.get("path"), str) and "digest" in value:
-            # A model's path has one part behind the folder, as a shard's has.
-            yield "/".join(Path(value["path"]).parts[-4:-1])
+            yield _folder_of(Path(value["path"]))
         for item in value.values():
             yield from _result_folders(item)
+
+
+def _folder_of(path: Path) -> str:
+    """STAGE/TOOL/FINGERPRINT of a shard or a model, which both lie right in that folder."""
+    return "/".join(path.parts[-4:-1])
+
+
+def _temporaries(root: Path) -> Iterator[Path]:
+    """What is moved into place when it is whole, or deleted; never below folders of other kinds."""
+    for place in _WRITTEN:
+        yield from root.glob(f"{place}.*.tmp")
+        yield from root.glob(f"{place}.index-*")
 
 
 def _old_champions(root: Path, needed: Collection[str]) -> Iterator[Path]:
@@ -194,9 +223,16 @@ def _old_champions(root: Path, needed: Collection[str]) -> Iterator[Path]:
 
 def _files(path: Path) -> Sequence[Path]:
     """The file, or all files below the folder."""
-    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    if path.is_dir() and not path.is_symlink():
+        return [file for file in path.rglob("*") if file.is_symlink() or file.is_file()]
+    return [path]
 
 
-def _newest(path: Path) -> float:
-    """When it, or the newest file below it, was written."""
-    return max(file.stat().st_mtime for file in _files(path) or [path])
+def _is_old(path: Path, root: Path, before: float) -> bool:
+    """Whether neither it nor a file below it was written since a run ended that may need it."""
+    ends = [(root / RUN_FILE).stat().st_mtime]
+    if path.is_relative_to(root / "finetune") and (root / "model").is_symlink():
+        # Of trainings: when the model was linked, for calibrate-calls writes into it later.
+        ends.append((root / "model").lstat().st_mtime)
+    newest = max(file.lstat().st_mtime for file in _files(path) or [path])
+    return newest < min(before, max(ends))

@@ -68,13 +68,16 @@ def input_folders(value: Any, root: Path) -> set[str]:  # Any: inputs of a stage
 
 
 def made_from(folders: Iterable[str], root: Path) -> set[str]:
-    """These folders of stages and all that they were made from, as their manifests say."""
+    """These folders of stages and all that they were made from, as their manifests say.
+
+    Raises: ConfigError as read_origin does.
+    """
     pending, found = list(folders), set[str]()
     while pending:
         folder = pending.pop()
         manifest = root / folder / "manifest.json"
         if folder not in found and manifest.is_file():
-            pending += read_json(manifest, "run again, which writes it").get("inputs", [])
+            pending += read_origin(manifest, "inputs")
         found.add(folder)
     return found
 
@@ -183,6 +186,21 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:  # Any: settings of ever
         raise ConfigError(f"{path} cannot be read ({error.strerror}); {cure}") from error
     with _whole_file(path, cure):
         return dict(json.loads(text))
+
+
+def read_origin(path: Path, key: str) -> Any:  # Any: folders, or a path
+    """What a manifest or toolformer.json says of what it was made from.
+
+    Raises: ConfigError if it cannot be read, or an older version wrote it.
+    """
+    content = read_json(path, "run again, which writes it")
+    if key not in content:
+        raise ConfigError(
+            f"{path} does not say what it was made from (no {key!r}): an older version wrote it; "
+            "run again, which takes all shards from the cache and writes it anew; a manifest that "
+            "is still the same then may be deleted"
+        )
+    return content[key]
 
 
 @contextmanager

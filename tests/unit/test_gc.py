@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from flows import cli
 from tasks.gc import delete, find_garbage
+from tasks.journal import Journal, opening
 from tasks.publish import MODEL_FILE, RUN_FILE, record_others, record_run
 from tests.support.builders import document, pipeline_config
 from toolformer_core.errors import ConfigError
@@ -106,12 +107,17 @@ def test_gc_what_was_touched_since_the_last_run_was_recorded_stays(run):
     assert collected(run) == set()
 
 
-def test_gc_training_that_ended_after_the_run_was_recorded_ends_what_may_be_at_work(run):
-    os.utime(run / "filter/all/old/part-00000.parquet", (LATER, LATER))
+def test_gc_training_that_ended_after_the_run_was_recorded_ends_what_trainings_left_alone(run):
     link_model(run, "../elsewhere/augment/all/x/manifest.json")
-    set_time(run / "finetune", LONG_AGO)
-    os.utime(run / "model" / MODEL_FILE, (NOW, NOW))
-    assert collected(run) > OLD_STAGE
+    for path in ("filter/all/old", "finetune/all/tuned", "finetune/all/other"):
+        set_time(run / path, LATER)
+    os.utime(run / "model" / MODEL_FILE, (NOW, NOW))  # as calibrate-calls --write does
+    os.utime(run / "model", (LAST_RUN, LAST_RUN), follow_symlinks=False)
+    assert collected(run) == set()
+    os.utime(run / "model", (NOW, NOW), follow_symlinks=False)
+    gone = collected(run)
+    assert "finetune/all/other/model/config.json" in gone
+    assert all(name.startswith("finetune/") for name in gone)
 
 
 def test_gc_what_is_younger_than_asked_for_stays(run):
@@ -192,7 +198,26 @@ def test_gc_what_killed_processes_left_goes(run):
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).write_text("")
     finish(run, run / "filter/all/new/manifest.json")
-    assert collected(run) == OLD_STAGE | set(left)
+    (run / ".model.12.tmp").symlink_to("finetune/all/gone/model")
+    (run / ".model.13.tmp").symlink_to("filter/all/new")
+    finish(run, run / "filter/all/new/manifest.json")
+    assert collected(run) >= OLD_STAGE | set(left)
+    assert not list(run.glob(".model.*"))
+    assert (run / "filter/all/new/manifest.json").is_file()
+
+
+def test_gc_temporary_files_are_told_once_and_those_in_other_folders_stay(run):
+    mine = ["mine/.notes.tmp", "mine/a/b/.x.tmp", "corpus/.mine.tmp", "a/.index-mine/x"]
+    link_model(run, "../elsewhere/augment/all/x/manifest.json")
+    for name in (*mine, "sweeps/one/.index-a/.x.tmp"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("x")
+    finish(run, run / "filter/all/new/manifest.json")
+    told = [one.path.relative_to(run).as_posix() for one in find_garbage(run, NOW)]
+    assert [name for name in told if name.endswith(".tmp")] == []
+    assert [name for name in told if ".index-" in name] == ["sweeps/one/.index-a"]
+    assert collected(run) > OLD_STAGE
+    assert set(mine) <= files(run)
 
 
 def test_gc_beside_a_run_at_work_is_refused(run):
@@ -203,6 +228,16 @@ def test_gc_beside_a_run_at_work_is_refused(run):
     ):
         find_garbage(run, NOW)
     assert files(run) >= OLD_STAGE
+
+
+def test_gc_beside_a_flow_between_its_shards_is_refused(run):
+    journal = Journal(run, "session")
+    journal.begin("store")
+    journal.append(opening("session", "annotate"))
+    with pytest.raises(ConfigError, match=r"a run is at work in .*wait for its end"):
+        find_garbage(run, NOW)
+    journal.leave(is_recorded=False)  # what MLflow has not been told waits there
+    assert collected(run) == OLD_STAGE
 
 
 def test_gc_records_that_do_not_say_what_they_need_are_refused(run):
@@ -223,6 +258,18 @@ def test_gc_records_that_do_not_say_what_they_need_are_refused(run):
     manifest.unlink()
     with pytest.raises(ConfigError, match=r"manifest\.json cannot be read"):
         find_garbage(run, NOW)
+
+
+def test_gc_model_or_lineage_of_an_older_version_is_refused(run):
+    _, manifest = write_stage(run, "augment", "tuned-on", inputs=["filter/all/old"])
+    link_model(run, "augment/all/tuned-on/manifest.json")
+    for record, key in ((run / "model" / MODEL_FILE, "augmented"), (manifest, "inputs")):
+        content = json.loads(record.read_text())
+        record.write_text(json.dumps({k: v for k, v in content.items() if k != key}))
+        with pytest.raises(ConfigError, match=f"no '{key}'.*an older version wrote it; run again"):
+            find_garbage(run, NOW)
+        record.write_text(json.dumps(content))
+    find_garbage(run, NOW)
 
 
 @pytest.fixture
