@@ -17,16 +17,19 @@ from toolformer_core.shards import ShardRef, is_intact, shard_folder
 ShardTask = Task[..., ShardRef]
 
 
-def map_stage(
+def map_stage(  # noqa: PLR0913  # the last is optional
     stage: str,
     tool: str,
     shard: ShardTask,
     inputs: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
     runtime: Runtime,
+    made_from: Sequence[Path] = (),
 ) -> Path:
     """Run one task per input, write the manifest, return its path.
 
+    `made_from` are the manifests of the stages that the inputs are of: their shards may all lie in
+    folders of earlier runs, one of which may have been killed before it wrote a manifest.
     The folder is named by the fingerprint of everything that decides the stage's content.
     """
     version = getattr(shard.cache_policy, "version", 0)
@@ -42,7 +45,8 @@ def map_stage(
         names=[f"{stage}-{tool}-{index:05d}" for index in range(len(inputs))],
         is_intact=is_intact,
     )
-    used = sorted(input_folders([list(inputs), dict(settings)], runtime.root))
-    details = {**settings, "inputs": used}
+    used = input_folders([list(inputs), dict(settings)], runtime.root)
+    used |= {manifest.parent.relative_to(runtime.root).as_posix() for manifest in made_from}
+    details = {**settings, "inputs": sorted(used)}
     publish = as_asset(publish_stage, stage, runtime.root)
     return publish(stage, tool, identity, refs, num_cached, details, runtime.root)

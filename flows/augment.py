@@ -22,6 +22,8 @@ def augment(kept: list[Path], documents: Path, config: AugmentConfig, runtime: R
         for texts, *decisions in zip(load_stage(documents).shards, *by_tool, strict=True)
     ]
     settings = {"cutoffs": cutoffs, "config": config}
-    manifest = map_stage("augment", "all", augment_shard, inputs, settings, runtime)
+    manifest = map_stage(
+        "augment", "all", augment_shard, inputs, settings, runtime, [*kept, documents]
+    )
     report_stage("augment", [manifest])
     return manifest

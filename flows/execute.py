@@ -36,6 +36,7 @@ def execute(
                 pairs,
                 settings,
                 runtime,
+                [manifest, documents],
             )
         )
     close_tools(runtime)

@@ -45,7 +45,11 @@ def score(
             # Only where it is asked for: the pool changes when documents are added.
             "wrong_results": pool_results(calls) if "wrong_result" in config.score.controls else (),
         }
-        manifests.append(map_stage("score", tool.name, score_shard, pairs, settings, runtime))
+        manifests.append(
+            map_stage(
+                "score", tool.name, score_shard, pairs, settings, runtime, [manifest, documents]
+            )
+        )
     report_stage("score", manifests)
     return manifests
 
@@ -60,6 +64,8 @@ def filter_scored(
         shards = [{"scored": shard} for shard in load_stage(manifest).shards]
         threshold = per_tool(config.filtering_threshold, tool.name, "filter.filtering_threshold")
         settings = {"tool": tool.name, "filtering_threshold": threshold}
-        manifests.append(map_stage("filter", tool.name, filter_shard, shards, settings, runtime))
+        manifests.append(
+            map_stage("filter", tool.name, filter_shard, shards, settings, runtime, [manifest])
+        )
     report_stage("filter", manifests)
     return manifests

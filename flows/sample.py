@@ -37,6 +37,8 @@ def sample(
             "token_weights": config.score.token_weights,
             "heuristic_digest": heuristic_digest(resolved(own.document_heuristic)),
         }
-        manifests.append(map_stage("sample", tool.name, sample_shard, shards, settings, runtime))
+        manifests.append(
+            map_stage("sample", tool.name, sample_shard, shards, settings, runtime, [documents])
+        )
     report_stage("sample", manifests)
     return manifests
