@@ -64,6 +64,7 @@ def write_description(
     folder = Path(tuned.model.path)
     content = {
         "base_model": base.path,
+        "base_name": public_name(config.model.name_or_path),  # the path of a download tells little
         "dtype": tuned.model.dtype,
         "tools": config.tools.model_dump(mode="json"),
         "decode": config.evaluate.decode.model_dump(mode="json"),

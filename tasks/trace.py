@@ -5,14 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.publish import MODEL_FILE, made_from, read_json, read_run
+from tasks.publish import MODEL_FILE, made_from, read_json, read_origin, read_run
 from tasks.register import registration
-from toolformer_core.config import PipelineConfig, Runtime
+from toolformer_core.config import Runtime
 from toolformer_core.errors import ConfigError
 from toolformer_core.model_card import public_name
 from toolformer_core.models import ModelRef, folder_digest
 from toolformer_core.notation import ParsedCall
-from toolformer_core.overrides import parse_config
 from toolformer_core.records import (
     AugmentedDocument,
     Document,
@@ -22,7 +21,13 @@ from toolformer_core.records import (
     ScoredCall,
 )
 from toolformer_core.shards import read_manifest, read_shard
-from toolformer_core.trace import Records, nearest_calls, training_calls
+from toolformer_core.trace import (
+    Records,
+    TrainingCall,
+    licence_of,
+    nearest_calls,
+    training_calls,
+)
 
 Facts = dict[str, Any]  # Any: anything JSON can hold
 Record = TypeVar("Record")
@@ -30,19 +35,38 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentedCorpus:
-    """C* behind a manifest, with the folder and the settings of the run that made it."""
+    """C* behind a manifest, with the folder of the run that made it."""
 
     manifest: Path
     root: Path
-    config: PipelineConfig
     documents: tuple[AugmentedDocument, ...]
+
+    def manifests(self, stage: str) -> list[Path]:
+        """Manifests of a stage that C* was made from."""
+        folder = self.manifest.parent.relative_to(self.root).as_posix()
+        folders = [name for name in made_from([folder], self.root) if name.startswith(f"{stage}/")]
+        paths = (self.root / name / "manifest.json" for name in sorted(folders))
+        return [path for path in paths if path.is_file()]
+
+    def licences(self) -> dict[str, str]:
+        """The licences of the texts, by source.
+
+        The sources are those that C* was made from; what their licences are, the folder's last
+        settings say.
+        """
+        sources = {
+            name
+            for path in self.manifests("corpus")
+            for name in read_json(path, "run again, which writes it")["config"]["sources"]
+        }
+        settings = read_run(self.root)[0]
+        stated = {entry["source"]: entry["licence"] for entry in settings.get("licences", [])}
+        found = {document.source for document in self.documents}
+        return {source: licence_of(source, sources, stated) for source in found}
 
     def rows(self, stage: str, record_type: type[Record]) -> Iterator[Record]:
         """Records of a stage that C* was made from."""
-        folder = self.manifest.parent.relative_to(self.root).as_posix()
-        folders = [name for name in made_from([folder], self.root) if name.startswith(f"{stage}/")]
-        manifests = (self.root / name / "manifest.json" for name in sorted(folders))
-        stages = [read_manifest(path) for path in manifests if path.is_file()]
+        stages = map(read_manifest, self.manifests(stage))
         # Of documents that came night by night, later manifests name the earlier shards again.
         for shard in {shard.path: shard for ref in stages for shard in ref.shards}.values():
             yield from read_shard(shard, record_type)
@@ -82,7 +106,7 @@ def trace_document(root: Path, document_id: str, runtime: Runtime) -> Facts:
             f"--document {document_id}: not in the corpus of {corpus.root}; expected a document_id "
             f"as in toolformer calls --out {corpus.root} --sql 'SELECT document_id FROM documents'"
         )
-    calls = [asdict(call) for call in training_calls(found, _records(corpus), corpus.config)]
+    calls = [asdict(call) for call in _taught(found, corpus)]
     traced = {"document": document_id, "in_augmented": bool(found), "calls": calls}
     return {"model": model, "augmented": _facts_of_corpus(corpus), "traces": [traced]}
 
@@ -97,9 +121,7 @@ def _traced(
 def _nearest(call: Mapping[str, Any], corpus: AugmentedCorpus, limit: int) -> Facts:
     found = nearest_calls(call["tool"], call["argument"], corpus.documents, limit)
     documents = list({document.document_id: document for _, document, _ in found}.values())
-    known = {
-        one.candidate_id: one for one in training_calls(documents, _records(corpus), corpus.config)
-    }
+    known = {one.candidate_id: one for one in _taught(documents, corpus)}
     return {
         "in_augmented": bool(found) and found[0][0] == 1.0,
         "calls": [
@@ -109,13 +131,25 @@ def _nearest(call: Mapping[str, Any], corpus: AugmentedCorpus, limit: int) -> Fa
     }
 
 
-def _records(corpus: AugmentedCorpus) -> Records:
-    return Records(
+def _taught(documents: Sequence[AugmentedDocument], corpus: AugmentedCorpus) -> list[TrainingCall]:
+    """All calls in some documents of C*.
+
+    Raises: ConfigError if a stage that C* was made from cannot be found.
+    """
+    records = Records(
         documents=corpus.rows("corpus", Document),
         executed=corpus.rows("execute", ExecutedCall),
         scored=corpus.rows("score", ScoredCall),
         decisions=corpus.rows("filter", FilterDecision),
     )
+    try:
+        return training_calls(documents, records, corpus.licences())
+    except KeyError as error:
+        raise ConfigError(
+            f"{corpus.manifest} leads to no record of {error.args[0]}, which is in it: a stage "
+            "that it was made from has gone, or an older version wrote its manifest; annotate "
+            "again with the same settings, which takes what is there from the cache"
+        ) from error
 
 
 def _model_and_corpus(root: Path, runtime: Runtime) -> tuple[Facts | None, AugmentedCorpus]:
@@ -123,7 +157,7 @@ def _model_and_corpus(root: Path, runtime: Runtime) -> tuple[Facts | None, Augme
 
     Raises: ConfigError if the folder holds no run, or C* has gone.
     """
-    content, manifests = read_run(root)
+    _, manifests = read_run(root)
     described = root / "model" / MODEL_FILE
     if not described.is_file():
         made = [path for path in manifests if path.relative_to(root).parts[0] == "augment"]
@@ -131,12 +165,7 @@ def _model_and_corpus(root: Path, runtime: Runtime) -> tuple[Facts | None, Augme
             raise ConfigError(f"{root} has no C* yet; run toolformer annotate to its end")
         return None, _augmented_corpus(made[0])
     about = read_json(described, "run again, which writes it")
-    if "augmented" not in about:
-        raise ConfigError(
-            f"{described} does not say what the model was tuned on: an older version wrote it; run "
-            "again, which writes it anew"
-        )
-    corpus = _augmented_corpus(root / about["augmented"])
+    corpus = _augmented_corpus(root / read_origin(described, "augmented"))
     folder = (root / "model").resolve()
     reference = ModelRef(
         path=str(folder), digest=folder_digest(folder, about["dtype"]), dtype=about["dtype"]
@@ -144,7 +173,7 @@ def _model_and_corpus(root: Path, runtime: Runtime) -> tuple[Facts | None, Augme
     facts = {
         "folder": str(folder),
         "digest": reference.digest,
-        "base_model": public_name(parse_config(content).model.name_or_path),
+        "base_model": about.get("base_name") or public_name(about["base_model"]),
         "settings": about["fingerprint"],
         "call_top_k": about["decode"]["call_top_k"],
         **registration(reference, runtime),
@@ -163,7 +192,6 @@ def _augmented_corpus(manifest: Path) -> AugmentedCorpus:
     return AugmentedCorpus(
         manifest=manifest,
         root=root,
-        config=parse_config(read_run(root)[0]),
         documents=tuple(row for shard in shards for row in read_shard(shard, AugmentedDocument)),
     )
 

@@ -10,12 +10,11 @@ the model saw that are spelled alike.
 
 import difflib
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from toolformer_core.config import PipelineConfig
 from toolformer_core.model_card import NOT_STATED, source_licence
 from toolformer_core.notation import unquote
 from toolformer_core.records import (
@@ -63,9 +62,9 @@ class Records:
 
 
 def training_calls(
-    augmented: Sequence[AugmentedDocument], records: Records, config: PipelineConfig
+    augmented: Sequence[AugmentedDocument], records: Records, licences: Mapping[str, str]
 ) -> list[TrainingCall]:
-    """All calls in the augmented documents, in their order.
+    """All calls in the augmented documents, in their order; `licences` are by document's source.
 
     Raises: KeyError if the records lack one.
     """
@@ -75,7 +74,6 @@ def training_calls(
     executed = {one.candidate_id: one for one in records.executed if one.candidate_id in wanted}
     scored = {one.candidate_id: one for one in records.scored if one.candidate_id in wanted}
     decided = {one.candidate_id: one for one in records.decisions if one.candidate_id in wanted}
-    licences = {source: licence_of(source, config) for source in {a.source for a in augmented}}
     return [
         TrainingCall(
             tool=call.tool,
@@ -124,12 +122,14 @@ def nearest_calls(
     return heapq.nsmallest(limit, found, key=lambda one: (-one[0], one[2].candidate_id))
 
 
-def licence_of(source: str, config: PipelineConfig) -> str:
-    """The licence of a document by its source: a file's name, or the name of a data set."""
-    stated = {entry.source: entry.licence for entry in config.licences}
+def licence_of(source: str, sources: Iterable[str], stated: Mapping[str, str]) -> str:
+    """The licence of a document by its source: a file's name, or the name of a data set.
+
+    `sources` are the corpus's as the settings name them, `stated` the licences of some of them.
+    """
     named = [
         name
-        for name in config.corpus.sources
+        for name in sources
         if source in (name, name.partition("?")[0]) or fnmatchcase(source, PurePosixPath(name).name)
     ]
     found = {source_licence(name, stated) for name in named}

@@ -2,10 +2,13 @@
 
 import difflib
 import json
+import shutil
 from dataclasses import asdict
 
 import pytest
 
+from tasks.gc import needed_folders
+from tasks.publish import read_run
 from toolformer_core.records import (
     AugmentedDocument,
     Document,
@@ -167,3 +170,60 @@ def test_trace_is_shown_as_a_table(finished, invoke):
     assert "Unknown(1) is not in C*, nor is any other call to that tool" in output
     code, output, _ = invoke("trace", "--out", finished[0].root, "--call", "Calendar()")
     assert "Calendar() is in C*" in output
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, without its model: what is traced is the C* of the last run."""
+    root = tmp_path / "run"
+    shutil.copytree(finished[0].root, root, symlinks=True)
+    (root / "model").unlink()
+    return root
+
+
+def test_trace_finds_the_shards_of_a_run_that_was_killed_before_it_published_them(
+    copied, finished, invoke
+):
+    for manifest in copied.glob("*/*/*/manifest.json"):
+        if manifest.parts[-4] in ("execute", "score", "filter", "augment"):
+            manifest.unlink()
+    code, _, errors = invoke(
+        *("annotate", "--config", finished[0].config_file, "--out", copied, "--update"),
+        *("--set", "corpus.max_documents=8"),
+    )
+    assert code == 0, errors
+    _, manifests = read_run(copied)
+    scored = next(ref for ref in map(read_manifest, manifests) if ref.stage == "score")
+    assert scored.num_cached == len(scored.shards) == 2
+    code, output, errors = invoke("trace", "--out", copied, "--json", "--call", "Calendar()")
+    assert code == 0, errors
+    [traced] = json.loads(output)["traces"]
+    assert_told(traced["calls"], nearest(manifests, "Calendar", "", 5))
+    used = {"/".join(shard.path.split("/")[-4:-1]) for shard in scored.shards}
+    assert used <= needed_folders(copied)
+
+
+def test_trace_of_a_stage_that_has_gone_is_one_line(copied, invoke):
+    for manifest in copied.glob("score/*/*/manifest.json"):
+        manifest.unlink()
+    code, _, errors = invoke("trace", "--out", copied, "--call", "Calendar()")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "leads to no record of" in errors
+
+
+def test_trace_tells_the_base_model_and_the_licences_of_the_models_own_run(
+    copied, finished, invoke
+):
+    (copied / "model").symlink_to((finished[0].root / "model").readlink())
+    record = json.loads((copied / "run.json").read_text())
+    record["config"]["licences"] = [
+        {"source": source, "licence": "CC0"} for source in record["config"]["corpus"]["sources"]
+    ]
+    record["config"]["corpus"]["sources"] = ["other.jsonl"]
+    record["config"]["model"]["name_or_path"] = "organisation/other"
+    (copied / "run.json").write_text(json.dumps(record))
+    _, output, _ = invoke("trace", "--out", copied, "--json", "--call", "Calendar()")
+    found = json.loads(output)
+    base = finished[0].config.model.name_or_path.rpartition("/")[2]
+    assert found["model"]["base_model"] == base
+    assert {call["licence"] for call in found["traces"][0]["calls"]} == {"CC0"}

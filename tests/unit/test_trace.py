@@ -11,7 +11,6 @@ from tests.support.builders import (
     document,
     executed_call,
     filter_decision,
-    pipeline_config,
     scored_call,
 )
 from toolformer_core.trace import Records, licence_of, nearest_calls, training_calls
@@ -58,8 +57,7 @@ def test_training_calls_join_what_the_stages_know():
         scored=[scored_call(candidate_id=name, loss_with_result=0.25)],
         decisions=[filter_decision(candidate_id=name, filtering_threshold=0.75)],
     )
-    config = pipeline_config("licences=[{source: texts.jsonl, licence: CC0}]")
-    [found] = training_calls(texts, records, config)
+    [found] = training_calls(texts, records, {"texts.jsonl": "CC0"})
     assert (found.document_id, found.url, found.date) == ("d", "u", "2020-01-01")
     assert (found.loss_with_result, found.filtering_threshold) == (0.25, 0.75)
     assert (found.source, found.licence) == ("texts.jsonl", "CC0")
@@ -82,6 +80,4 @@ def test_licence_of_a_document_is_that_of_the_source_that_it_came_from(source, e
         "hf:wiki/en:train": "CC-BY-SA-4.0",
         "reasoning-gym:sums?size=3": "stated",
     }
-    stated = [{"source": name, "licence": licence} for name, licence in licences.items()]
-    config = pipeline_config(f"corpus.sources={list(licences)}", f"licences={stated}")
-    assert licence_of(source, config) == expected
+    assert licence_of(source, list(licences), licences) == expected
