@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from tasks.publish import MODEL_FILE
@@ -44,20 +45,39 @@ def model_digest(model: ModelRef) -> str:
 def _log_model(client: MlflowClient, parent: str, model: ModelRef, digest: str) -> ModelVersion:
     """Store the model's folder as a pyfunc and make it a version of the registered model."""
     experiment = client.get_run(parent).info.experiment_id
-    logged = client.create_logged_model(experiment, REGISTERED_MODEL, parent)
+    logged = _logged_model(client, experiment, parent, digest)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of type hints of MLflow's own, and for want of an example
         _save_pyfunc(model, parent, logged, Path(folder) / "model")
         client.log_model_artifacts(logged.model_id, f"{folder}/model")
     client.finalize_logged_model(logged.model_id, "READY")
     if not client.search_registered_models(f"name = '{REGISTERED_MODEL}'"):
-        client.create_registered_model(REGISTERED_MODEL)
+        _create_registered_model(client)
     return client.create_model_version(
         REGISTERED_MODEL,
         logged.artifact_location,  # models:/ID would be looked up in MLflow's global store
         parent,
         tags={"digest": digest, "model_id": logged.model_id},
     )
+
+
+def _logged_model(client: MlflowClient, experiment: str, run: str, digest: str) -> LoggedModel:
+    """A new one, unless one was begun and could not be registered."""
+    begun = client.search_logged_models(
+        [experiment], f"source_run_id = '{run}' AND tags.digest = '{digest}'", max_results=1
+    )
+    if begun:
+        return begun[0]
+    return client.create_logged_model(experiment, REGISTERED_MODEL, run, tags={"digest": digest})
+
+
+def _create_registered_model(client: MlflowClient) -> None:
+    """Make it, if not another run has just done so."""
+    try:
+        client.create_registered_model(REGISTERED_MODEL)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _save_pyfunc(model: ModelRef, parent: str, logged: LoggedModel, folder: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from tasks.inference import describe
@@ -89,6 +90,28 @@ def test_registered_other_decoding_is_another_version(client, experiment, versio
         file.write_text(described)
     found = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
     assert {int(v.version) for v in found} == {1, 2}
+
+
+def test_registered_again_goes_on_with_what_was_begun(
+    client, experiment, version, model, monkeypatch
+):
+    run, file = client.create_run(experiment).info.run_id, Path(model.path) / "toolformer.json"
+    described = file.read_text()
+    file.write_text(described.replace('"call_top_k": 1', '"call_top_k": 5'))
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(client, "log_model_artifacts", away)
+            with pytest.raises(MlflowException):
+                registered(client, run, model)
+        known = registered(client, run, model)
+    finally:
+        file.write_text(described)
+    [logged] = client.search_logged_models([experiment], f"source_run_id = '{run}'")
+    assert (logged.model_id, str(logged.status)) == (known.tags["model_id"], "READY")
+
+
+def away(*_):
+    raise MlflowException("the store has gone away")
 
 
 def test_finished_pipeline_has_registered_its_model(finished):
