@@ -25,6 +25,8 @@ Action = Mapping[str, Any]  # Any: JSON
 
 TRACKING = "tracking"
 KILLED = "KILLED"
+RUN_TAG = "toolformer_run"
+"""The tag of a run in MLflow that bears our name of it, by which it is found again."""
 
 _held: dict[Path, FileLock] = {}
 """Locks of the sessions of this process. The system frees them however the process ends."""
@@ -109,10 +111,15 @@ class Journal:
         return [run for run in reversed(is_open) if is_open[run]]
 
     def close_runs(self, status: str) -> bool:
-        """Close what is open; whether there was any."""
+        """Close what is open; whether there was any.
+
+        What was killed ended when its process last wrote.
+        """
         runs = self.open_runs()
         if runs:
-            self.append(*(closing(run, status) for run in runs))
+            is_late = status == KILLED
+            ended = int(self._actions.stat().st_mtime * 1000) if is_late else now()
+            self.append(*({**closing(run, status), "time": ended} for run in runs))
         return bool(runs)
 
     def steps(self, run: str) -> set[tuple[str, int]]:

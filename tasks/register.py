@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from tasks._policies import effect_task
 from tasks.journal import Journal, registering
 from tasks.publish import MODEL_FILE, read_model_description
 from tasks.registry import REGISTERED_MODEL, model_digest, registered
-from tasks.track_store import record, require_all, tracking_uri, transfer
+from tasks.track_store import AWAY, record, tracking_uri, transfer
 from toolformer_core.config import Runtime
 from toolformer_core.errors import TransientStorageError
 from toolformer_core.gate import GateDecision
@@ -45,7 +44,11 @@ def crown_model(
     """
     with _needed_registry(runtime) as client:
         told = transfer(Journal.of(runtime.root, tracking), tracking_uri(runtime))
-        require_all([told])
+        if told.waiting:
+            raise TransientStorageError(
+                f"MLflow at {told.store} is not reachable ({told.reason}): the verdict of the gate "
+                "is not recorded; start it and run again: what is done is not done again"
+            )
         run = told.ids[tracking]
         client.set_tag(run, "gate", "passed" if decision.passed else "not passed")
         client.set_tag(run, "gate_reason", decision.reason)
@@ -91,12 +94,12 @@ def registration(model: ModelRef, runtime: Runtime) -> dict[str, str | None]:
     uri = tracking_uri(runtime)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         return facts  # asked, MLflow would make one
-    client = MlflowClient(uri)
     wanted = f"name = '{REGISTERED_MODEL}' and tag.digest = '{model_digest(model)}'"
     try:
+        client = MlflowClient(uri)
         found = client.search_model_versions(wanted, max_results=1)
         tags = client.get_run(str(found[0].run_id)).data.tags if found else {}
-    except MlflowException as error:
+    except AWAY as error:
         return {**facts, "mlflow_run": f"MLflow at {uri} does not answer: {error}"}
     if found:
         facts["registered_model"] = f"{REGISTERED_MODEL}/{found[0].version}"
@@ -111,7 +114,7 @@ def _needed_registry(runtime: Runtime) -> Iterator[MlflowClient]:
     """A client, where the best effort of other records would not do."""
     try:
         yield MlflowClient(tracking_uri(runtime))
-    except (MlflowException, ConnectionError) as error:
+    except AWAY as error:
         raise TransientStorageError(
             f"MLflow at {tracking_uri(runtime)} is needed to compare with the champion: {error}; "
             "start it and run again: what is done is not done again"

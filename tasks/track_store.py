@@ -8,7 +8,7 @@ with `toolformer sync`. What it refuses is dropped with a warning.
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,18 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.journal import KILLED, Action, Journal, State, journals
+from tasks.journal import KILLED, RUN_TAG, Action, Journal, State, journals
 from tasks.registry import registered
 from toolformer_core.config import Runtime
 from toolformer_core.errors import TransientStorageError
 from toolformer_core.models import ModelRef
 
 EXPERIMENT = "toolformer"
-RUN_TAG = "toolformer_run"
-"""Bears our name of a run, by which it is found again."""
+AWAY = (MlflowException, SQLAlchemyError, ConnectionError)
+"""What a store that is away raises. One in a database raises the database's own errors until it is
+open: the file is damaged, locked, or not to be opened."""
 
 _MAX_PARAM_CHARS = 500
 _MAX_BATCH = 1000  # metrics that MLflow takes at a time
@@ -36,8 +38,20 @@ _PAUSE = 10
 tenth at most."""
 _LEAST_PAUSE_SECONDS = 20.0
 
-_REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
+_REFUSED = (
+    "BAD_REQUEST",
+    "ENDPOINT_NOT_FOUND",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "NOT_IMPLEMENTED",
+    "PERMISSION_DENIED",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+)
 """Error codes of actions that would fail again."""
+_DAMAGED = "DatabaseError"
+"""Stands in the text of a BAD_REQUEST where not the action but the store's database is bad."""
+_Entry = tuple[Action, int]  # with its end in the journal
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +139,7 @@ def settle(root: Path, store: str | None = None) -> Iterator[Transfer]:
 
     The runs of a flow run whose process has died are closed as killed.
     """
-    away: dict[str, str] = {}
+    away = {"": "its state.json does not say which: pass --tracking"}
     for journal in journals(root):
         is_alive = journal.is_alive()
         was_killed = not is_alive and journal.close_runs(KILLED)
@@ -149,60 +163,77 @@ def transfer(journal: Journal, store: str) -> Transfer:
     started = time.monotonic()
     with journal.locked():
         state = journal.state(store)
+        done.ids = state.ids
         pending = journal.after(state.offset)
+        if not pending:
+            return done
         try:
             client = MlflowClient(store)
-            for action, end, count in _merged(pending):
-                _take(action, client, journal, state, done.refused)
-                state.offset = end
-                done.taken += count
+            for entries in _neighbours(pending):
+                _tell(entries, client, state, done)
             _ask_again.pop(store, None)
-        except (MlflowException, OSError) as error:
+        except (*AWAY, OSError) as error:
             done.reason = _reason(error)
-            done.waiting = len(pending) - done.taken
+            done.waiting = sum(end > state.offset for _, end in pending)
             spent = time.monotonic() - started
             _ask_again[store] = time.monotonic() + max(_LEAST_PAUSE_SECONDS, _PAUSE * spent)
         journal.save(state)
-    done.ids = state.ids
     for line in done.refused:
         logger.warning("MLflow at %s refused %s", store, line)
     return done
 
 
-def _merged(pending: Sequence[tuple[Action, int]]) -> Iterator[tuple[Action, int, int]]:
-    """The actions, neighbouring measurements of a run as one: with its end, and of how many."""
+def _neighbours(pending: Iterable[_Entry]) -> Iterator[list[_Entry]]:
+    """The actions one by one, but neighbouring measurements of a run together."""
 
-    def alike(entry: tuple[Action, int]) -> tuple[object, ...]:
+    def alike(entry: _Entry) -> tuple[object, ...]:
         action, end = entry
         return ("measure", action["run"]) if action["do"] == "measure" else (end,)
 
     for _, entries in itertools.groupby(pending, alike):
-        group = list(entries)
-        action, end = group[-1]
-        if action["do"] == "measure":
-            action = {**action, "points": [p for one, _ in group for p in one["points"]]}
-        yield action, end, len(group)
+        yield list(entries)
 
 
-def _take(
-    action: Action, client: MlflowClient, journal: Journal, state: State, refused: list[str]
-) -> None:
-    """Carry out one action; one that the store refuses is added to the list.
+def _tell(entries: Sequence[_Entry], client: MlflowClient, state: State, done: Transfer) -> None:
+    """Carry out some actions as one; if the store refuses that, one by one."""
+    action, end = entries[-1]
+    if action["do"] == "measure":
+        action = {**action, "points": [p for one, _ in entries for p in one["points"]]}
+    refused = _take(action, client, done.journal, state)
+    if refused and len(entries) > 1:
+        for entry in entries:
+            _tell([entry], client, state, done)
+        return
+    if refused:
+        done.refused.append(refused)
+    else:
+        done.taken += len(entries)
+    state.offset = end
 
-    Raises: MlflowException or OSError if the store is away.
+
+def _take(action: Action, client: MlflowClient, journal: Journal, state: State) -> str:
+    """Carry out one action; what the store refuses of it, and why, if it does.
+
+    Raises: one of AWAY or OSError if the store is away.
     """
     what, run = action["do"], action["run"]
     if what == "open":
         state.ids[run] = _open(client, action, state)
     elif run not in state.ids:
-        refused.append(f"to {what} {run}, which was never opened")
+        return f"to {what} {run}, which was never opened"
     else:
         try:
             _DO[what](client, state.ids[run], action, journal)
         except (MlflowException, FileNotFoundError) as error:
-            if isinstance(error, MlflowException) and error.error_code not in _REFUSED:
+            if isinstance(error, MlflowException) and not _is_refusal(error):
                 raise
-            refused.append(f"to {what} {run}: {_reason(error)}")
+            return f"to {what} {run}: {_reason(error)}"
+    return ""
+
+
+def _is_refusal(error: MlflowException) -> bool:
+    """Whether the action is at fault, and would fail again."""
+    return error.error_code in _REFUSED and _DAMAGED not in str(error)
 
 
 def _open(client: MlflowClient, action: Action, state: State) -> str:

@@ -110,15 +110,16 @@ def test_transfer_again_of_what_was_taken_changes_nothing(tmp_path, store):
 
 def test_transfer_what_a_store_refuses_does_not_hold_up_the_rest(tmp_path, store):
     journal = Journal(tmp_path, "run")
-    journal.append(opening("run", "a run"), measuring("run", {"bad:*name": 1.0}))
+    journal.append(opening("run", "a run"), measuring("run", {"loss": 2.0}))
+    journal.append(measuring("run", {"bad:*name": 1.0}))  # told along with the one before it
     journal.append(measuring("gone", {"loss": 1.0}), measuring("run", {"good": 2.0}))
     done = track_store.transfer(journal, store)
-    assert (done.taken, done.waiting) == (4, 0)
+    assert (done.taken, done.waiting) == (3, 0)
     assert [line.partition(":")[0].partition(",")[0] for line in done.refused] == [
         "to measure run",
         "to measure gone",
     ]
-    assert held(store, "run")[""]["metrics"] == {"good": [(0, 2.0)]}
+    assert held(store, "run")[""]["metrics"] == {"loss": [(0, 2.0)], "good": [(0, 2.0)]}
 
 
 @pytest.mark.parametrize("damage", ["missing", "damaged", "older"])

@@ -3,6 +3,7 @@
 from mlflow.tracking import MlflowClient
 from prefect import flow
 
+from tasks.journal import RUN_TAG
 from tasks.register import register_model
 from tasks.track import (
     finish_tracking,
@@ -12,7 +13,7 @@ from tasks.track import (
     track_losses,
     track_stage,
 )
-from tasks.track_store import EXPERIMENT, RUN_TAG
+from tasks.track_store import EXPERIMENT
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.models import ModelRef
 

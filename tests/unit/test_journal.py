@@ -1,5 +1,6 @@
 """The journal of what is tracked: order, cut lines, what is open, whose process is alive."""
 
+import os
 import subprocess
 import sys
 
@@ -46,6 +47,13 @@ def test_journal_closes_what_is_open_children_first(journal):
         ("session", "KILLED"),
     ]
     assert not journal.close_runs("KILLED")
+
+
+def test_journal_run_that_was_killed_ended_when_it_last_wrote(journal):
+    journal.append(opening("session", "a run"))
+    os.utime(journal.folder / "actions.jsonl", (1000, 1000))
+    journal.close_runs("KILLED")
+    assert journal.after()[-1][0]["time"] == 1_000_000
 
 
 def test_journal_of_another_store_begins_anew(journal):
