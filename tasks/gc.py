@@ -1,9 +1,9 @@
 """Garbage of an output folder: what neither its run, nor its model, nor a sweep in it needs.
 
 Needed are the stages that run.json names, those that the linked model was tuned on, those of every
-sweep, and what these were made from; a cached result as long as what it refers to is. What has been
-touched since a run here ended may belong to one that is not through yet, and stays. So do files of
-any other kind.
+sweep, models that MLflow has yet to register, and what these were made from; a cached result as
+long as what it refers to is. What has been touched since a run here ended may belong to one that is
+not through yet, and stays. So do files of any other kind.
 """
 
 import contextlib
@@ -115,7 +115,7 @@ def needed_folders(root: Path) -> set[str]:
         read_origin(manifest, "inputs")  # that it is there, too
     others = [root / other for other in _content(root / RUN_FILE).get("others", [])]
     own = [path.parent.relative_to(root).as_posix() for path in (*manifests, *others)]
-    needed = made_from([*own, *_of_model(root), *_of_sweeps(root)], root)
+    needed = made_from([*own, *_of_model(root), *_of_sweeps(root), *_unregistered(root)], root)
     published = [path for name in needed if (path := root / name / "manifest.json").is_file()]
     shards = (shard for path in published for shard in read_manifest(path).shards)
     return needed.union(map(stage_path, shards))
@@ -146,6 +146,14 @@ def _of_sweeps(root: Path) -> Iterator[str]:
                 f"the sweep, which takes all from the cache, or delete {record.parent}"
             )
         yield from content["folders"]
+
+
+def _unregistered(root: Path) -> Iterator[str]:
+    """Where the models of this folder lie that MLflow has not registered yet."""
+    actions = (action for journal in journals(root) for action, _ in journal.after())
+    for action in actions:
+        if action["do"] == "register" and not Path(action["model"]["path"]).is_absolute():
+            yield Path(action["model"]["path"]).parent.as_posix()
 
 
 def _content(path: Path) -> dict[str, Any]:  # Any: settings of every kind

@@ -10,10 +10,11 @@ from filelock import FileLock
 
 from flows import cli
 from tasks.gc import delete, find_garbage
-from tasks.journal import Journal, opening
+from tasks.journal import Journal, opening, registering
 from tasks.publish import MODEL_FILE, RUN_FILE, record_others, record_run
 from tests.support.builders import document, pipeline_config
 from toolformer_core.errors import ConfigError
+from toolformer_core.models import ModelRef
 from toolformer_core.records import Document
 from toolformer_core.shards import StageRef, stage_folder, write_manifest, write_shard
 
@@ -158,6 +159,14 @@ def test_gc_linked_model_stays_with_its_answers_its_corpus_and_what_that_was_mad
         "finetune/all/other/checkpoint-2/.weights.tmp",
         "finetune/all/other/model/config.json",
     }
+
+
+def test_gc_model_that_mlflow_has_yet_to_register_stays(run):
+    link_model(run, "../elsewhere/augment/all/x/manifest.json")
+    other = ModelRef(path=str(run / "finetune/all/other/model"), digest="d", dtype="float32")
+    Journal(run, "session").append(registering("session", other, run))
+    finish(run, run / "filter/all/new/manifest.json")
+    assert not any("/other/model/" in name for name in collected(run))
 
 
 def test_gc_linked_model_that_was_tuned_on_another_folders_corpus_stays(run):
