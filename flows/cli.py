@@ -260,9 +260,9 @@ add_commands(app)
 
 
 def _index(out: Path) -> Path:
-    from tasks.report import INDEX
+    from tasks.report import index_of
 
-    return out / INDEX
+    return index_of(out)
 
 
 def _run_flow(

@@ -11,7 +11,7 @@ from tasks.diagnosis import diagnose
 from tasks.evaluate import score_shards
 from tasks.index import funnel
 from tasks.publish import read_run
-from tasks.report import INDEX, PAGE
+from tasks.report import PAGE, index_of
 from toolformer_core.explain import Explanation
 from toolformer_core.notation import render_call_with_result
 from toolformer_core.overrides import parse_config
@@ -22,7 +22,7 @@ _STEPS = ("documents", "positions", "calls", "parsed", "executed", "scored", "ke
 
 def run_summary(root: Path) -> dict[str, Any]:  # Any: nested figures
     """What a finished run reports: funnel, evaluation, cached shards, places."""
-    index = root / INDEX
+    index = index_of(root)
     settings, manifests = read_run(root)
     stages = [read_manifest(path) for path in manifests]
     answered = [shard for stage in stages if stage.stage == "evaluate" for shard in stage.shards]

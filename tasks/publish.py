@@ -125,7 +125,20 @@ def record_others(manifests: Sequence[Path], root: Path) -> None:
     _add_to_record(root, others=[str(manifest.relative_to(root)) for manifest in manifests])
 
 
-def _add_to_record(root: Path, **facts: float | list[str]) -> None:
+def record_links(links: Mapping[str, str], root: Path) -> None:
+    """Add to run.json the facts that the report shows, for one that is made anew."""
+    _add_to_record(root, links=dict(links))
+
+
+def read_links(root: Path) -> dict[str, str]:
+    """What record_links has added; empty where no report was written.
+
+    Raises: ConfigError if run.json is broken.
+    """
+    return dict(read_json(root / RUN_FILE, "run again, which writes it").get("links", {}))
+
+
+def _add_to_record(root: Path, **facts: float | list[str] | dict[str, str]) -> None:
     path = root / RUN_FILE
     with file_lock(root / LOCKS, RUN_FILE):  # two runs may end at once
         content = json.loads(path.read_text(encoding="utf-8")) | facts

@@ -13,13 +13,13 @@ from tasks._policies import effect_task
 from tasks.diagnosis import diagnose
 from tasks.evaluation_page import render_evaluation
 from tasks.index import build_index, examples, funnel
-from tasks.journal import Journal
+from tasks.journal import RUN_TAG, Journal
 from tasks.page import render_page
-from tasks.publish import git_commit, record_run, record_seconds, write_whole
+from tasks.publish import git_commit, record_links, record_run, record_seconds, write_whole
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ZeroYieldError
 from toolformer_core.fingerprint import fingerprint
-from toolformer_core.shards import read_manifest, total_counts
+from toolformer_core.shards import StageRef, read_manifest, total_counts
 
 INDEX = "calls.duckdb"
 PAGE = "report.html"
@@ -30,13 +30,14 @@ _EXAMPLE_COLUMNS = ("call", "loss_reduction", "reason", "text_before", "text_aft
 
 @effect_task
 def index_run(manifests: Sequence[Path], config: PipelineConfig, root: Path) -> Path:
-    """Build the DuckDB index of all stages so far, and record them in run.json.
-
-    Where the file of an older index cannot be replaced the new one lies beside it.
-    """
-    path, beside = root / INDEX, root / f"new-{INDEX}"
+    """Build the DuckDB index of all stages so far, and record them in run.json."""
     record_run(config, manifests, root)
-    stages = [read_manifest(manifest) for manifest in manifests]
+    return place_index([read_manifest(manifest) for manifest in manifests], config, root)
+
+
+def place_index(stages: Sequence[StageRef], config: PipelineConfig, root: Path) -> Path:
+    """Build the index of a folder; beside the older one if that cannot be replaced."""
+    path, beside = root / INDEX, _beside(root)
     try:
         build_index(stages, config, path)
     except (PermissionError, IsADirectoryError) as error:
@@ -45,6 +46,19 @@ def index_run(manifests: Sequence[Path], config: PipelineConfig, root: Path) -> 
         return beside
     beside.unlink(missing_ok=True)
     return path
+
+
+def index_of(root: Path) -> Path:
+    """Where the newest index of a folder is, or would be."""
+    path, beside = root / INDEX, _beside(root)
+    if not beside.is_file():
+        return path
+    is_newest = not path.is_file() or beside.stat().st_mtime > path.stat().st_mtime
+    return beside if is_newest else path
+
+
+def _beside(root: Path) -> Path:
+    return root / f"new-{INDEX}"
 
 
 @effect_task
@@ -111,17 +125,12 @@ def require_yield(index: Path) -> int:
 def describe_run(config: PipelineConfig, runtime: Runtime, tracking: str) -> dict[str, str]:
     """Facts that identify the run, for the report."""
     recorded = Journal.of(runtime.root, tracking).state().ids.get(tracking)
-    cure = f"not recorded yet: toolformer sync --out {runtime.root}"
-    return {"MLflow run": recorded or cure, **run_facts(config, runtime.root)}
-
-
-def run_facts(config: PipelineConfig, root: Path) -> dict[str, str]:
-    """Those of the facts that are known without asking anyone."""
     packages = ("torch", "transformers", "prefect", "mlflow", "duckdb")
     return {
+        "MLflow run": recorded or f"the one with the tag {RUN_TAG} = {tracking}",
         "fingerprint": fingerprint(config),
         "git commit": git_commit(),
-        "output folder": str(root),
+        "output folder": str(runtime.root),
         "versions": f"python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in packages),
     }
@@ -143,6 +152,7 @@ def write_report(
         create_table_artifact(table=[dict(score) for score in scores], key="evaluation")
     facts = "\n".join(f"- {name}: {value}" for name, value in links.items())
     create_markdown_artifact(markdown=f"# Run\n{facts}\n", key="run")
+    record_links(links, root)
     record_seconds(root)
     return path
 
@@ -160,4 +170,5 @@ def write_evaluation(
     write_whole(path, render_evaluation(index, config, scores, links))
     create_link_artifact(link=path.absolute().as_uri(), key="report", link_text="HTML report")
     create_table_artifact(table=[dict(score) for score in scores], key="evaluation")
+    record_links(links, root)
     return path

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from tasks.evaluate import score_shards
 from tasks.evaluation_page import render_evaluation
-from tasks.index import build_index, query
+from tasks.index import query
 from tasks.page import render_page
-from tasks.publish import read_run, write_whole
-from tasks.report import INDEX, PAGE, run_facts
+from tasks.publish import read_json, read_links, read_run, write_whole
+from tasks.report import PAGE, index_of, place_index
 from toolformer_core.errors import ConfigError
+from toolformer_core.fingerprint import fingerprint
 from toolformer_core.overrides import parse_config
 from toolformer_core.shards import read_manifest
 
@@ -22,25 +23,33 @@ def refresh(root: Path) -> dict[str, str]:
     if not manifests:
         return {}
     config = parse_config(content)
-    index, page = root / INDEX, root / PAGE
+    index, page = index_of(root), root / PAGE
     stages = [read_manifest(manifest) for manifest in manifests]
     done = {}
     if why := _index_fault(index, manifests):
-        try:
-            build_index(stages, config, index)
-        except (PermissionError, IsADirectoryError) as error:
-            raise ConfigError(
-                f"{index} cannot be replaced ({error.strerror}); move it away and run again"
-            ) from error
+        index = place_index(stages, config, root)
         done["index"] = why
     if why := _page_fault(page, index):
         answered = [shard for ref in stages if ref.stage == "evaluate" for shard in ref.shards]
         scores = score_shards.fn(answered, config.evaluate)
         is_whole = any(ref.stage == "corpus" for ref in stages)
         render = render_page if is_whole else render_evaluation
-        write_whole(page, render(index, config, scores, run_facts(config, root)))
+        links = read_links(root) or _known(fingerprint(config), manifests)
+        write_whole(page, render(index, config, scores, {**links, "output folder": str(root)}))
         done["report"] = why
     return done
+
+
+def _known(digest: str, manifests: list[Path]) -> dict[str, str]:
+    """What is known of a run that ended before its report was written."""
+    cure = "run again, which writes it"
+    commits = {str(read_json(path, cure).get("git_commit", "unknown")) for path in manifests}
+    return {
+        "MLflow run": "not known: this report was made anew by toolformer sync",
+        "fingerprint": digest,
+        "git commit": ", ".join(sorted(commits)),
+        "versions": "not known",
+    }
 
 
 def _index_fault(index: Path, manifests: list[Path]) -> str:

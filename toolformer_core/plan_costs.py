@@ -219,8 +219,9 @@ def _mean_size(folder: Path) -> float:
 
 def _fixed_bytes(root: Path, row_bytes: float) -> float:
     """Bytes of the report, and of the index beyond those of its rows."""
-    index = max(0.0, _file_size(root / "calls.duckdb") - INDEX_SHARE * row_bytes)
-    return _file_size(root / "report.html") + index
+    # A new one lies beside one that could not be replaced.
+    index = max(_file_size(root / name) for name in ("calls.duckdb", "new-calls.duckdb"))
+    return _file_size(root / "report.html") + max(0.0, index - INDEX_SHARE * row_bytes)
 
 
 def _overhead(shard: ShardRef) -> int:

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from tasks import track_store
-from tasks.index import query
+from tasks.index import funnel, query
 from tasks.journal import Journal, measuring, opening
 from tasks.report import index_run
 from tests.support.tracked_run import held, tell
@@ -62,7 +62,7 @@ def test_run_without_mlflow_is_recorded_later_just_as_with_it(
     assert (code, output) == (1, "")
     assert errors.splitlines()[-1].startswith(f"toolformer: MLflow at {AWAY} is not reachable")
     assert "nothing is lost" in errors
-    code, output, errors = invoke("sync", "--out", away.root, "--tracking-uri", store, "--json")
+    code, output, errors = invoke("sync", "--out", away.root, "--tracking", store, "--json")
     assert code == 0, errors
     [run] = json.loads(output)["mlflow"]
     assert (run["waiting"], run["refused"], run["was_killed"]) == (0, [], False)
@@ -92,8 +92,18 @@ def test_sync_closes_the_runs_of_a_process_that_has_died_and_no_others(tmp_path,
     ]
     assert states == [{"": "KILLED", "/sample": "KILLED"}, {"": "RUNNING", "/sample": "RUNNING"}]
     assert not dead.folder.exists()
-    assert invoke("sync", "--out", tmp_path)[1] == "nothing to do: all is recorded\n"
     alive.leave(is_recorded=True)
+    again = invoke("sync", "--out", tmp_path)  # a folder that was but tracked, as by a sweep
+    assert again == (0, "nothing to do: all is recorded\n", "")
+    (tmp_path / "run.json").write_text("{")
+    late = Journal(tmp_path, "late")
+    late.begin(store)
+    late.append(opening("late", "a run"))
+    late.leave(is_recorded=False)
+    code, output, errors = invoke("sync", "--out", tmp_path)
+    assert code == 2
+    assert "2 records; closed as killed" in output
+    assert "run.json is broken" in errors
 
 
 def test_transfer_again_of_what_was_taken_changes_nothing(tmp_path, store):
@@ -134,12 +144,20 @@ def test_sync_makes_index_and_report_anew(copied, invoke, damage):
         page.write_text("<html>half a")
     else:
         os.utime(index, (1, 1))
+    record = json.loads((copied / "run.json").read_text())
+    links = record.pop("links")
+    if damage == "older":
+        (copied / "run.json").write_text(json.dumps(record))
     code, output, errors = invoke("sync", "--out", copied)
     assert code == 0, errors
     assert [line.partition(":")[0] for line in output.splitlines()] == ["index", "report"]
     assert query(index, "SELECT * FROM candidates ORDER BY ALL") == rows
     assert page.read_text().rstrip().endswith("</html>")
     assert "Evaluation" in page.read_text()
+    assert links["git commit"] in page.read_text()
+    assert (links["MLflow run"] in page.read_text()) == (damage != "older")
+    assert ("made anew by toolformer sync" in page.read_text()) == (damage == "older")
+    assert str(copied) in page.read_text()
 
 
 def test_sync_of_a_folder_without_a_run_is_one_line(tmp_path, invoke):
@@ -160,9 +178,12 @@ def test_index_whose_file_cannot_be_replaced_lies_beside_it_until_it_can(finishe
     beside = index_run.fn(moved, project.config, copied)
     assert beside.name == "new-calls.duckdb"
     assert query(beside, "SELECT * FROM candidates ORDER BY ALL") == rows
+    assert json.loads(invoke("funnel", "--out", copied, "--json")[1]) == funnel(beside)
+    beside.write_bytes(b"no database")
     code, output, errors = invoke("sync", "--out", copied)
-    assert (code, output) == (2, "")
-    assert f"{index} cannot be replaced" in errors
+    assert code == 0, errors
+    assert "index: made anew, it was damaged" in output
+    assert query(beside, "SELECT * FROM candidates ORDER BY ALL") == rows
     index.rmdir()
     assert index_run.fn(moved, project.config, copied) == index
     assert not beside.exists()
