@@ -50,7 +50,7 @@ def test_compose_file_services_start_what_the_image_installs():
     own = {name: one for name, one in services.items() if name != "postgres"}
     assert {one["image"] for one in own.values()} == {"toolformer-prefect"}
     assert "-t toolformer-prefect " in (ROOT / "Makefile").read_text()
-    assert "postgres]" in (ROOT / "deployments/docker/Dockerfile").read_text()
+    assert ",postgres," in (ROOT / "deployments/docker/Dockerfile").read_text()
     for one in own.values():
         assert one["command"][0] in ("prefect", "mlflow")
         assert all(on["condition"] == "service_healthy" for on in one["depends_on"].values())
