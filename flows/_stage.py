@@ -46,7 +46,7 @@ def map_stage(  # noqa: PLR0913  # the last is optional
         is_intact=is_intact,
     )
     used = input_folders([list(inputs), dict(settings)], runtime.root)
-    used |= {manifest.parent.relative_to(runtime.root).as_posix() for manifest in made_from}
+    used |= {"/".join(manifest.parts[-4:-1]) for manifest in made_from}
     details = {**settings, "inputs": sorted(used)}
     publish = as_asset(publish_stage, stage, runtime.root)
     return publish(stage, tool, identity, refs, num_cached, details, runtime.root)
