@@ -14,10 +14,10 @@ from toolformer_core.shards import ShardRef, write_shard
 
 
 @shard_task("sleep", 1)
-def sleep_shard(number: int, seconds: float, folder: Path) -> ShardRef:
+def sleep_shard(number: int, seconds: float, folder: str) -> ShardRef:
     """An empty shard, after a while."""
     time.sleep(seconds)
-    path = folder / f"part-{number:05d}.parquet"
+    path = f"{folder}/part-{number:05d}.parquet"
     return write_shard([], FilterDecision, path, shard_index=number, counts={"slept": 1})
 
 
