@@ -25,7 +25,7 @@ from toolformer_core.tools.base import NO_DOCUMENT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTrace:
-    """One prompt gone on with, calls forbidden; both figures over all places of a token."""
+    """One prompt gone on with, calls forbidden; both figures over all places for a call."""
 
     answer: str
     lowest_rank: int  # tokens likelier than the likeliest spelling of <API>
@@ -77,10 +77,13 @@ def _trace_batch(lm: HFModel, live: list[_Traced]) -> None:
     slots = open_rows(lm)
     while live:
         logits_BV = slots.feed({one.row.ticket: one.row.pending for one in live})
-        _note_starts(logits_BV, live, torch.tensor(lm.start_ids, device=logits_BV.device))
+        starts = _starts(logits_BV, torch.tensor(lm.start_ids, device=logits_BV.device))
         rows = [one.row for one in live]
         choices = choose(logits_BV, rows, lm.start_ids, can_call=False, forbids=True)
-        for row, choice in zip(rows, choices, strict=True):
+        for one, row, choice, (rank, probability) in zip(live, rows, choices, starts, strict=True):
+            if row.is_place(choice.plain):
+                one.lowest_rank = min(one.lowest_rank, rank)
+                one.highest_probability = max(one.highest_probability, probability)
             _write(row, choice.plain, lm)
             if row.finish_reason is not None:
                 row.release()
@@ -88,16 +91,12 @@ def _trace_batch(lm: HFModel, live: list[_Traced]) -> None:
         live = [one for one in live if one.row.finish_reason is None]
 
 
-def _note_starts(logits_BV: torch.Tensor, live: Sequence[_Traced], starts_S: torch.Tensor) -> None:
-    """Keep the lowest rank and the highest probability that <API> has had in each row."""
+def _starts(logits_BV: torch.Tensor, starts_S: torch.Tensor) -> list[tuple[int, float]]:
+    """Rank and probability of <API> as the next token of each row."""
     logits_BS = logits_BV[:, starts_S]
     ranks_B = (logits_BV > logits_BS.amax(-1, keepdim=True)).sum(-1)
     log_sums_B = logits_BS.float().logsumexp(-1) - logits_BV.float().logsumexp(-1)
-    for one, rank, probability in zip(
-        live, ranks_B.tolist(), log_sums_B.exp().tolist(), strict=True
-    ):
-        one.lowest_rank = min(one.lowest_rank, rank)
-        one.highest_probability = max(one.highest_probability, probability)
+    return list(zip(ranks_B.tolist(), log_sums_B.exp().tolist(), strict=True))
 
 
 def _write(row: Row, token: int, lm: HFModel) -> None:

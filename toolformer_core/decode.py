@@ -1,8 +1,9 @@
 """Inference with calls (paper, section 2 "Inference" and section 4.2).
 
 A call starts whenever <API> is among the call_top_k most likely tokens (or likelier than
-call_threshold) and fewer than max_calls have been started. At the arrow the tool is called in a
-thread of its own, while the other rows go on; its result and the closing bracket are then fed to
+call_threshold) and fewer than max_calls have been started, unless no text of C* could hold a call
+there: inside a word or number, or between a sign and its number. At the arrow the tool is called in
+a thread of its own, while the other rows go on; its result and the closing bracket are then fed to
 the row on the same cache in one pass, as if the model had written them.
 
 Departs: a call that fails, or that cannot be one, is taken back: the row goes on from where the
@@ -192,7 +193,7 @@ class Decoding:
         """Take a row one token further."""
         if row.call is not None:
             return self._write_call(row, choice.plain)
-        if choice.start is None:
+        if choice.start is None or not row.is_place(choice.plain):
             return self._write_text(row, choice.plain)
         name = row.request.config.forced_tool
         forced = self._lm.encode(f"{name}(") if name is not None else []

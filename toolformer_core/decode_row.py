@@ -11,7 +11,7 @@ from tokenizers.decoders import DecodeStream
 from toolformer_core.calling import CallAnswer
 from toolformer_core.decoded import DecodedCall, DecodeRequest, FinishReason, Generation
 from toolformer_core.fingerprint import fingerprint
-from toolformer_core.notation import ParsedCall
+from toolformer_core.notation import ATOM_REACH, ParsedCall, is_place
 
 _CONTEXT_TOKENS = 16  # enough for a tokenizer to tell how a token is spelled behind others
 
@@ -79,6 +79,15 @@ class Row:
     def new_stream(self) -> TextStream:
         """The text of what comes next."""
         return TextStream(self.tokenizer, [*self.prompt_ids, *self.token_ids])
+
+    def is_place(self, next_token: int) -> bool:
+        """Whether a call may start here, where the text would go on with this token.
+
+        As in a text of C*; but a prompt that ends with a space is taken as it is.
+        """
+        prompt = self.request.prompt if self.token_ids else self.request.prompt.rstrip(" ")
+        before = prompt[-ATOM_REACH:] + self.completion + self.held
+        return is_place(before, self.new_stream().push(next_token))
 
     def append(self, token: int) -> None:
         """A token that the model has chosen, to be fed next."""

@@ -33,7 +33,7 @@ from toolformer_core.records import (
 from toolformer_core.tools.base import Tool
 from toolformer_core.wrong_results import pool_of, shuffled_result, wrong_result
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

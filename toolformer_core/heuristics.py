@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 
+from toolformer_core.notation import CURRENCY
 from toolformer_core.records import Document, digest
 from toolformer_core.tools.base import NUMBER_PATTERN, numbers_in
 from toolformer_core.tools.language_id import ENGLISH, detect_language
@@ -30,7 +31,7 @@ MIN_LANGUAGE_CONFIDENCE = 0.8
 
 _PHRASE = re.compile(
     r"(?:=|\b(?:equals|equal to|total of|average of))\s*"
-    rf"[-\u2212]?[$\u20ac\u00a3]?(?:{NUMBER_PATTERN})",
+    rf"[-\u2212]?{CURRENCY}?(?:{NUMBER_PATTERN})",
     re.IGNORECASE,
 )
 

@@ -10,6 +10,7 @@ call is parsed back exactly.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from toolformer_core.errors import NotationError
@@ -33,6 +34,21 @@ _CALL = re.compile(
     rf"\[(?P<tool>{_NAME})\((?P<argument>{_ARGUMENT})\)"
     r"(?: ->(?P<result>(?: (?:[^\\\[\]]++|\\.)*+)?))?\]"
 )
+
+
+CURRENCY = r"[$\u00a2-\u00a5\u20a0-\u20c0]"
+"""One currency sign; re knows no classes of Unicode."""
+
+# A sign belongs to the number or currency right behind it, unless it stands between two operands,
+# as in "12-85" and "2019-03".
+_SIGN = rf"(?:(?<![^\s(\[{{=:;,*/<>\"'])[-+\u2212\u00b1](?={CURRENCY}|\.?[0-9]))"
+_ATOM = re.compile(
+    rf"{_SIGN}?(?:{CURRENCY} ?(?=\.?[0-9]))?(?:(?<!\w)\.(?=[0-9]))?"
+    r"[^\W_]+(?:[.,'\u2019][^\W_]+)*(?:(?<=[0-9]) ?%)?"
+    rf"|{_SIGN}{CURRENCY}"
+)
+ATOM_REACH = 40
+"""Characters in which the beginning of a word or number is looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,3 +114,19 @@ def insertion(text: str, char_offset: int, call: str) -> tuple[str, str, str]:
     if right_open:
         return ("" if left_open else " ", call, "")
     return ("", call, " " if left_open else "")
+
+
+def inner_offsets(text: str) -> Iterator[int]:
+    """The character offsets inside a word, or inside a number with its sign, currency and %."""
+    for atom in _ATOM.finditer(text):
+        yield from range(atom.start() + 1, atom.end())
+
+
+def is_place(before: str, after: str) -> bool:
+    """Whether a call may stand between two pieces of text, the rule of annotator and decoder.
+
+    Choice: not inside what `inner_offsets` knows, and not behind a space (the place before the
+    space gives the same text).
+    """
+    near = before[-ATOM_REACH:]
+    return not before.endswith(" ") and len(near) not in inner_offsets(near + after[:ATOM_REACH])

@@ -4,14 +4,13 @@
     I   = the max_positions likeliest i with p_i > sampling_threshold
     c   ~ M( . | P(x), x_1..x_{i-1}, <API>)    samples_per_position times, up to </API>
 
-Choice: a position must be a place where text can be inserted: not inside a word, a number or a
-character, and not behind a space (the place before the space gives the same text).
+Choice: a position must be a place where text can be inserted (notation.is_place), and not inside a
+character.
 Departs: the tool's name is written for the model instead of sampled (config force_tool_name), and
 places where no call can be right are left out before the choice (config look_ahead_guard).
 """
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,11 +29,11 @@ from toolformer_core.lm import (
     TokenizedText,
 )
 from toolformer_core.losses import weighted_loss
-from toolformer_core.notation import END, START, insertion, parse_call
+from toolformer_core.notation import END, START, inner_offsets, insertion, parse_call
 from toolformer_core.records import Document, DropReason, ProposedCall, digest
 from toolformer_core.tools.base import Tool, context_of, looks_ahead
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 _TOKENS_PER_READ = 12_288  # of what is read and continued together: memory goes with it
 _SPARE_TOKENS = 16  # for the document start and the opening of a call
@@ -48,7 +47,6 @@ _COUNTS = (
     "positions_pruned",
 )
 _Scored = tuple[int, TokenWeights]  # how many tokens have weight, and which
-_ATOM = re.compile(r"[^\W_]+(?:[.,'][^\W_]+)*")  # a word or a number, not to be split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +211,7 @@ def insertion_places(
 ) -> dict[int, int]:
     """Token index -> character offset of every place where a call may be inserted."""
     text, offsets, context = tokens.text, tokens.char_offsets, context_of(document)
-    inside = {c for atom in _ATOM.finditer(text) for c in range(atom.start() + 1, atom.end())}
+    inside = set(inner_offsets(text))
     places = {}
     for token_index, char_offset in enumerate(offsets):
         is_inside_character = char_offset in offsets[token_index + 1 : token_index + 2]

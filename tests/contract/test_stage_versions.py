@@ -28,10 +28,10 @@ TEXTS = (
 )
 
 GOLDEN = {
-    "sample": (2, "6de162a4e26cdcc2"),
+    "sample": (3, "6de162a4e26cdcc2"),
     "execute": (3, "2ff07e9db2ff0fec"),
-    "score": (2, "742e7cc1b57848bb"),
-    "filter": (2, "e1fbc37491ad5de1"),
+    "score": (3, "742e7cc1b57848bb"),
+    "filter": (3, "e1fbc37491ad5de1"),
     "augment": (1, "c8be1ae78068951a"),
 }
 """Stage -> (STAGE_VERSION, digest of its records)."""

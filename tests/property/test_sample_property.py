@@ -27,7 +27,7 @@ LM, TOOL = ScriptedLM(), HelpfulBehindANumber()
 CONFIG = SampleConfig(
     sampling_threshold=0.3, max_positions=3, samples_per_position=3, prune_below=1.0
 )
-ALPHABET = "a7 .,'_-\n\u00e9\U0001f600"
+ALPHABET = "a7 .,'_-+$%=\n\u00e9\u2212\u20ac\U0001f600"
 WORDS = st.lists(st.sampled_from(["1", "2", "34", "57.5", "sum", "is", ",", "it's"]), max_size=12)
 
 

@@ -7,6 +7,7 @@ fewer tokens are left.
 """
 
 import math
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -25,29 +26,56 @@ class ReferenceVerdict:
 
 
 def reference_places(text: str, char_offsets: Sequence[int]) -> list[int]:
-    """Token indices where a call may stand: not inside a word or a number, not behind a space."""
+    """Token indices where a call may stand.
+
+    Not behind a space, nor inside a word or a number; its sign, currency and % belong to a number.
+    """
     places = []
     for token_index, c in enumerate(char_offsets):
         is_last_of_offset = (
             token_index + 1 == len(char_offsets) or char_offsets[token_index + 1] != c
         )
         behind_space = c > 0 and text[c - 1] == " "
-        if is_last_of_offset and not behind_space and not _splits_word(text, c):
+        if is_last_of_offset and not behind_space and not _splits_atom(text, c):
             places.append(token_index)
     return places
 
 
-def _splits_word(text: str, c: int) -> bool:
-    """Whether the characters at c - 1 and c belong to one word or number, such as 1,000.5."""
+def _splits_atom(text: str, c: int) -> bool:
+    """Whether the characters at c - 1 and c belong to one word or number, such as -$1,000.5."""
+    left, right = _kinds(text, c - 1), _kinds(text, c)
+    if {"letter", "joint"} & left and {"letter", "joint"} & right:
+        return True
+    if {"sign", "point"} & left or ("currency" in left and "number" in right):
+        return True
+    if "digit" in left and "%" in right:
+        return True
+    # One space may part a number from its currency and from %.
+    around = [(_kinds(text, a), _kinds(text, b)) for a, b in ((c - 2, c), (c - 1, c + 1))]
+    has_space = [text[c - 1 : c] == " ", text[c : c + 1] == " "]
+    return any(
+        space and (("currency" in a and "number" in b) or ("digit" in a and "%" in b))
+        for space, (a, b) in zip(has_space, around, strict=True)
+    )
 
-    def letter(k: int) -> bool:
-        return 0 <= k < len(text) and text[k].isalnum()
 
-    def joint(k: int) -> bool:
-        return 0 <= k < len(text) and text[k] in ".,'" and letter(k - 1) and letter(k + 1)
-
-    left, right = letter(c - 1) or joint(c - 1), letter(c) or joint(c)
-    return left and right
+def _kinds(text: str, k: int) -> set[str]:
+    """What the character at k can be in a word or number; nothing outside the text."""
+    before, here, after = (text[j : j + 1] if j >= 0 else "" for j in (k - 1, k, k + 1))
+    kinds = {"%"} if here == "%" else set()
+    kinds |= {"letter"} if here.isalnum() else set()
+    kinds |= {"digit", "number"} if here and here in "0123456789" else set()
+    kinds |= {"currency"} if unicodedata.category(here or "x") == "Sc" else set()
+    is_joint = here and here in ".,'\u2019" and before.isalnum() and after.isalnum()
+    kinds |= {"joint"} if is_joint else set()
+    starts_point = here == "." and after and after in "0123456789"
+    kinds |= (
+        {"point", "number"} if starts_point and not (before.isalnum() or before == "_") else set()
+    )
+    opens = not before or before.isspace() or before in "([{=:;,*/<>\"'"
+    if here and here in "-+\u2212\u00b1" and opens and {"number", "currency"} & _kinds(text, k + 1):
+        kinds |= {"sign"}
+    return kinds
 
 
 def reference_positions(

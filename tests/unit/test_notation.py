@@ -7,6 +7,7 @@ from toolformer_core.notation import (
     CALL_PATTERN,
     ParsedCall,
     insertion,
+    is_place,
     parse_call,
     render_call,
     render_call_with_result,
@@ -154,3 +155,39 @@ def test_unquote_takes_one_pair_of_quotes(argument, expected):
 def test_insertion_puts_one_space_between_call_and_words(text, char_offset, expected):
     before, call, after = insertion(text, char_offset, "[C]")
     assert text[:char_offset] + before + call + after + text[char_offset:] == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("12 - 85 =", " -", True),
+        ("12 - 85 =", " -73", True),
+        ("12 - 85 = -", "7", False),
+        ("12 -", " 85", True),
+        ("12", "-85", True),
+        ("on 2019", "-03", True),
+        ("(", "-4", True),
+        ("(-", "4", False),
+        ("costs $", "5", False),
+        ("costs -", "$", False),
+        ("costs", " $5", True),
+        ("is 1", "2", False),
+        ("is 1,", "000", False),
+        ("is 1", ".5", False),
+        ("it is 1", ".", True),
+        ("is 40", "%", False),
+        ("is 40", " %", False),
+        ("the 1", "st", False),
+        ("app", "les", False),
+        ("apples", "", True),
+        ("is ", "7", False),
+        ("", "7", True),
+    ],
+)
+def test_is_place_never_splits_a_word_or_a_number_with_its_sign(before, after, expected):
+    assert is_place(before, after) is expected
+
+
+def test_is_place_looks_back_as_far_as_a_word_goes():
+    assert not is_place("x " * 40 + "costs -", "$5")
+    assert is_place("x " * 40 + "costs", " -$5")

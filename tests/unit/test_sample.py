@@ -107,7 +107,18 @@ def test_insertion_places_without_guard_do_not_ask_the_tool():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "it's 1,000.5 -- or 'x'. y", "a_b c_ d", "3.14.15, x", "  two  \n lines "]
+    "text",
+    [
+        *("", "a", "it's 1,000.5 -- or 'x'. y", "a_b c_ d", "3.14.15, x", "  two  \n lines "),
+        *("12 - 85 = -73", "(-4 + 2)", "12-85 of 2019-03", "3 * -4, +5", "-$5.50 or $ 5, US$ 30"),
+        *(
+            "40% of 1st, 40 % a",
+            "= -.5",
+            "\u2212\u20ac3 (\u20b950)",
+            "COVID-19 -x",
+            "$ apples, 5 $",
+        ),
+    ],
 )
 def test_insertion_places_equal_the_slow_reference_at_every_character(text):
     offsets = tuple(range(len(text) + 1))

@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any, Protocol, runtime_checkable
 
 from toolformer_core.errors import ToolError
+from toolformer_core.notation import CURRENCY
 from toolformer_core.records import Document
 
 _SENTENCE_ENDS = ("", ".", "!", "?", ":", "\n")
@@ -156,12 +157,16 @@ CHECKED_CHARS = 40
 """A stated number counts as the next one if it starts within so many characters."""
 
 _STATED = re.compile(
-    rf"(?<![\w.])(?P<sign>[-\u2212]?)[$\u20ac\u00a3\u00a5]?\s?(?P<number>{NUMBER_PATTERN})"
+    rf"(?<![\w.])(?P<sign>[-\u2212]?){CURRENCY}?\s?(?P<number>{NUMBER_PATTERN})"
+    r"(?P<percent> ?(?:%|per ?cent\b))?"
 )
 
 
 def states_number(result: str, after: str) -> bool | None:
-    """Whether the next number is the result; None if none is near, or the result is none."""
+    """Whether the next number is the result; None if none is near, or the result is none.
+
+    Choice: 40% is 40 as well as 0.40.
+    """
     stated = _STATED.search(after)
     if stated is None or stated.start("number") >= CHECKED_CHARS:
         return None
@@ -170,4 +175,5 @@ def states_number(result: str, after: str) -> bool | None:
     except InvalidOperation:
         return None
     number = Decimal(stated["number"].replace(",", ""))
-    return (-number if stated["sign"] else number) == value
+    signed = -number if stated["sign"] else number
+    return value == signed or (stated["percent"] is not None and value == signed / 100)

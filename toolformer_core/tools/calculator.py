@@ -26,7 +26,7 @@ from itertools import accumulate
 from simpleeval import SimpleEval
 
 from toolformer_core.errors import ToolInputRejected
-from toolformer_core.notation import unquote
+from toolformer_core.notation import CURRENCY, unquote
 from toolformer_core.tools.base import (
     TEXT_PARAMETER,
     CallContext,
@@ -63,7 +63,7 @@ _EXPRESSION = re.compile(
     rf"(?:(?:[-+*/]|(?:(?<=%)|(?<=% ))of(?=[ (]))[-+( ]*{_OPERAND.pattern}[) ]*)*"
 )
 _SIGNS = re.compile(r"[-+][-+ ]*")
-_NEXT_NUMBER = re.compile(r"[ \t]*[-\u2212]?[$\u20ac\u00a3\u00a5]?[ ]?\.?[0-9]")
+_NEXT_NUMBER = re.compile(rf"[ \t]*[-\u2212]?{CURRENCY}?[ ]?\.?[0-9]")
 
 
 class CalculatorRules:
