@@ -26,7 +26,7 @@ class CorpusConfig(Settings):
         default=(),
         description="Paths, globs or fsspec URLs of JSONL, Parquet, text or MediaWiki dumps (also "
         "compressed); hf:NAME/CONFIG:SPLIT; package://PACKAGE/FILE; "
-        "reasoning-gym:TASK?size=N&seed=S.",
+        "reasoning-gym:TASK?size=N&seed=S; one-step:?size=N&seed=S (word problems).",
     )
     max_documents: int | None = Field(
         default=None, ge=1, description="Most documents taken from each source; none: all."

@@ -125,7 +125,7 @@ def _open_sources(config: CorpusConfig, *, grows: bool) -> list[Source]:
     if not config.sources:
         raise ConfigError(
             "corpus.sources is empty; expected at least one path, glob, URL, hf:NAME/CONFIG:SPLIT, "
-            "package://PACKAGE/FILE or reasoning-gym:TASK"
+            "package://PACKAGE/FILE, reasoning-gym:TASK or one-step:"
         )
     sources = []
     for name in config.sources:

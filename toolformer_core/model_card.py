@@ -17,7 +17,7 @@ from gguf import GGUFReader
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from toolformer_core.config import PipelineConfig
-from toolformer_core.readers.generated import REASONING_GYM_SCHEME
+from toolformer_core.readers.generated import ONE_STEP_SCHEME, REASONING_GYM_SCHEME
 from toolformer_core.records import AugmentedDocument
 from toolformer_core.settings import per_tool
 from toolformer_core.sources import PACKAGE_SCHEME, resolve_package_path
@@ -128,6 +128,8 @@ def source_licence(source: str, stated: Mapping[str, str]) -> str:
         return stated[source]
     if source.startswith(REASONING_GYM_SCHEME):
         return _package_licence("reasoning-gym")
+    if source.startswith(ONE_STEP_SCHEME):
+        return _package_licence("toolformer-prefect")
     if source.startswith(PACKAGE_SCHEME):
         package = source.removeprefix(PACKAGE_SCHEME).partition("/")[0]
         found = importlib.metadata.packages_distributions().get(package.partition(".")[0], [])

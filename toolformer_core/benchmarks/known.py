@@ -1,9 +1,11 @@
 """What is known of each benchmark but its items: metric, barred tools, and how rows are read."""
 
 import functools
+import importlib.metadata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from toolformer_core import one_step
 from toolformer_core.benchmarks import lama, multilingual_qa, open_qa, temporal, texts
 from toolformer_core.benchmarks.base import (
     Benchmark,
@@ -16,7 +18,9 @@ from toolformer_core.benchmarks.items import Parse
 from toolformer_core.benchmarks.rows import RowSource, open_rows
 from toolformer_core.benchmarks.word_problems import (
     PROBLEM_EXPECTED,
+    bare_sums,
     generated_word_problems,
+    one_step_problems,
     parse_word_problem,
 )
 
@@ -123,7 +127,29 @@ FILE_SETS: dict[str, FileSet] = {
         default=texts.STORY,
     ),
 }
-GENERATED: dict[str, tuple[Benchmark, Callable[[int], Iterable[BenchmarkItem]]]] = {
-    "dateset": (_first_words(5), dateset),
-    "word_problems": (_FIRST_NUMBER, generated_word_problems),
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedSet:
+    """A set that is made from a seed."""
+
+    benchmark: Benchmark  # without items
+    generate: Callable[[int], Iterable[BenchmarkItem]]
+    version: Callable[[], object] | None = None  # changes with the items; none: they tell
+    num_items: int | None = None  # if no limit is given; none: all there are
+
+
+def _endless(
+    generate: Callable[[int], Iterable[BenchmarkItem]], version: Callable[[], object]
+) -> GeneratedSet:
+    return GeneratedSet(benchmark=_FIRST_NUMBER, generate=generate, version=version, num_items=200)
+
+
+GENERATED: dict[str, GeneratedSet] = {
+    "dateset": GeneratedSet(benchmark=_first_words(5), generate=dateset),
+    "word_problems": _endless(
+        generated_word_problems, functools.partial(importlib.metadata.version, "reasoning-gym")
+    ),
+    "one_step": _endless(one_step_problems, lambda: one_step.VERSION),
+    "sums": _endless(bare_sums, lambda: one_step.VERSION),
 }

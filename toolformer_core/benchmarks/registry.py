@@ -5,7 +5,6 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 
 from toolformer_core.benchmarks.base import Benchmark, BenchmarkItem
 from toolformer_core.benchmarks.items import read_items
@@ -13,9 +12,6 @@ from toolformer_core.benchmarks.known import FILE_SETS, GENERATED, FileSet
 from toolformer_core.benchmarks.rows import RowSource
 from toolformer_core.errors import ConfigError, DataError, ToolformerError
 from toolformer_core.fingerprint import fingerprint
-
-_NUM_WORD_PROBLEMS = 200
-"""Generated if no limit is given: the set has no size of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +59,8 @@ def load_benchmark(spec: str, limit: int | None, seed: int) -> Benchmark:
     """
     name, _, source = spec.partition("=")
     if name in GENERATED and not source:
-        benchmark, _ = GENERATED[name]
-        limit = _NUM_WORD_PROBLEMS if limit is None and name == "word_problems" else limit
+        benchmark = GENERATED[name].benchmark
+        limit = GENERATED[name].num_items if limit is None else limit
         reading = _generated(name, seed)
     else:
         opened = _open(spec)
@@ -79,11 +75,12 @@ def benchmark_digest(spec: str, seed: int) -> str:
     Raises: ConfigError as load_benchmark.
     """
     name, _, source = spec.partition("=")
-    if name == "dateset" and not source:
+    if source or name not in GENERATED:
+        return _open(spec).identity()
+    version = GENERATED[name].version
+    if version is None:
         return fingerprint(load_benchmark(spec, None, seed).items)
-    if name == "word_problems" and not source:
-        return fingerprint(name, seed, version("reasoning-gym"))
-    return _open(spec).identity()
+    return fingerprint(name, seed, version())
 
 
 def _open(spec: str) -> _Opened:
@@ -138,5 +135,4 @@ def _reading(spec: str, stamp: str) -> _Reading:
 
 @functools.lru_cache(maxsize=8)
 def _generated(name: str, seed: int) -> _Reading:
-    _, generate = GENERATED[name]
-    return _Reading(lambda: generate(seed))
+    return _Reading(lambda: GENERATED[name].generate(seed))

@@ -6,12 +6,13 @@ the first number predicted counts.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from toolformer_core.benchmarks.base import BenchmarkItem
 from toolformer_core.benchmarks.items import ParsedRow, text_in
 from toolformer_core.benchmarks.rows import Fields, RawRow
 from toolformer_core.errors import ConfigError
+from toolformer_core.one_step import WordProblem, sums, word_problems
 from toolformer_core.records import digest
 from toolformer_core.tools.base import NUMBER_PATTERN
 
@@ -46,6 +47,26 @@ def generated_word_problems(seed: int) -> Iterator[BenchmarkItem]:
             item_id=digest("word_problems", number, problem["question"]),
             prompt=_prompt(problem["question"].strip()),
             gold=(_number(problem["answer"]),),
+            date=None,
+        )
+
+
+def one_step_problems(seed: int) -> Iterator[BenchmarkItem]:
+    """Problems of one step from templates that no corpus of ours has."""
+    return _items("one_step", word_problems("asked", seed))
+
+
+def bare_sums(seed: int) -> Iterator[BenchmarkItem]:
+    """Sums, differences and products of two numbers."""
+    return _items("sums", sums(seed))
+
+
+def _items(name: str, problems: Iterable[WordProblem]) -> Iterator[BenchmarkItem]:
+    for number, problem in enumerate(problems):
+        yield BenchmarkItem(
+            item_id=digest(name, number, problem.question),
+            prompt=_prompt(problem.question),
+            gold=(str(problem.answer),),
             date=None,
         )
 

@@ -139,8 +139,8 @@ def open_files(source: str, setting: str = "corpus.sources") -> FileSource:
     Raises: ConfigError if there is none, one is of unknown kind, or the scheme is unknown.
     """
     expected = (
-        "expected a path, a glob, an fsspec URL, hf:NAME/CONFIG:SPLIT, package://PACKAGE/FILE or "
-        "reasoning-gym:TASK"
+        "expected a path, a glob, an fsspec URL, hf:NAME/CONFIG:SPLIT, package://PACKAGE/FILE, "
+        "reasoning-gym:TASK or one-step:"
     )
     found = find_files(source, setting, expected)
     return FileSource(tuple(_input_file(file, setting) for file in found))

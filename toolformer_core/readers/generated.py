@@ -1,18 +1,24 @@
-"""Texts made by the package reasoning-gym: a question and its worked answer."""
+"""Texts that are made: by the package reasoning-gym, or of our own templates (one_step.py).
+
+Each is a question and its worked answer.
+"""
 
 import dataclasses
 import importlib.metadata
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
+from toolformer_core import one_step
 from toolformer_core.errors import ConfigError
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.readers.rows import Row, row_from_fields
 
 REASONING_GYM_SCHEME = "reasoning-gym:"
+ONE_STEP_SCHEME = "one-step:"
 
 _SEQUENCE_TYPE = re.compile(r"\b(?:list|tuple|Sequence)\b")
 _FINAL_ANSWER_LINE = re.compile(r"\n*####[^\n]*\s*\Z")
@@ -40,6 +46,46 @@ class GeneratedSource:
         """Digest of the task, its parameters and the version of the package."""
         version = importlib.metadata.version("reasoning-gym")
         return fingerprint(self.task, self.parameters, version)
+
+
+@dataclass(frozen=True, slots=True)
+class OneStepSource:
+    """Word problems of one step, with their answers."""
+
+    size: int
+    seed: int
+
+    def rows(self, max_row_bytes: int) -> Iterator[Row]:
+        """One row per problem."""
+        problems = itertools.islice(one_step.word_problems("read", self.seed), self.size)
+        for row_number, problem in enumerate(problems, start=1):
+            yield row_from_fields(
+                {"text": f"{problem.question}\n{problem.worked}"},
+                source=ONE_STEP_SCHEME,
+                row_number=row_number,
+                max_row_bytes=max_row_bytes,
+            )
+
+    def identity(self) -> str:
+        """Digest of what the texts are made from."""
+        return fingerprint(ONE_STEP_SCHEME, self.size, self.seed, one_step.VERSION)
+
+
+def open_one_step(source: str, setting: str = "corpus.sources") -> OneStepSource:
+    """The source `one-step:?size=N&seed=S`, which stands in a setting.
+
+    Raises: ConfigError if it is spelled otherwise.
+    """
+    try:
+        values = dict(parse_qsl(source.partition("?")[2], strict_parsing=True))
+        size, seed = int(values.pop("size")), int(values.pop("seed", "0"))
+        if values or size < 1:
+            raise ValueError
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"{setting}: {source!r}; expected {ONE_STEP_SCHEME}?size=N&seed=S, N at least 1"
+        ) from error
+    return OneStepSource(size, seed)
 
 
 def open_generated(source: str, setting: str = "corpus.sources") -> GeneratedSource:

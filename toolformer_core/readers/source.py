@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from toolformer_core.readers.files import open_files
-from toolformer_core.readers.generated import REASONING_GYM_SCHEME, open_generated
+from toolformer_core.readers.generated import (
+    ONE_STEP_SCHEME,
+    REASONING_GYM_SCHEME,
+    open_generated,
+    open_one_step,
+)
 from toolformer_core.readers.hub import HUB_SCHEME, open_hub
 from toolformer_core.readers.rows import Row
 from toolformer_core.sources import resolve_package_path
@@ -31,4 +36,6 @@ def open_source(name: str, setting: str = "corpus.sources") -> Source:
         return open_hub(name, setting)
     if name.startswith(REASONING_GYM_SCHEME):
         return open_generated(name, setting)
+    if name.startswith(ONE_STEP_SCHEME):
+        return open_one_step(name, setting)
     return open_files(resolve_package_path(name), setting)
