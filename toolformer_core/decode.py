@@ -14,6 +14,7 @@ is not tried again and again.
 Rows come and go while others decode (`Decoding`); what a row gives depends on no other.
 """
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ from toolformer_core.tools.base import CallContext
 
 _MAX_CALLS = 32  # of one tool at a time
 _INSTANT_SECONDS = 0.001
+_PREFIX = -1  # the row that holds the prefix; tickets count from 0
 
 
 class Decoding:
@@ -56,10 +58,12 @@ class Decoding:
         *,
         max_rows: int | None = None,
         forbids_calls: bool = True,
+        prefix: str = "",
     ) -> None:
         """`max_rows` None: as many as fit the model's token budget with all they may grow to.
 
-        `forbids_calls` False leaves a base model free to write brackets as text.
+        `forbids_calls` False leaves a base model free to write brackets as text. `prefix` is read
+        once for all documents that begin with it.
         """
         self.wake = threading.Event()
         """Set when a tool has answered: wait for it when `step` gives nothing."""
@@ -72,6 +76,8 @@ class Decoding:
         self._waiting: deque[Row] = deque()
         self._num_tickets = 0
         self._longest = 1  # tokens of a row, with all that it may generate
+        self._prefix_ids = [lm.document_start_id, *lm.encode(prefix)] if prefix else []
+        self._has_prefix = False
         self._end_ids = {lm.tokenizer.eos_token_id, lm.document_start_id}
         # One pool per tool: a tool that hangs keeps no other waiting.
         self._threads = {
@@ -119,7 +125,8 @@ class Decoding:
             )
         ticket = self._num_tickets
         self._num_tickets += 1
-        self._longest = max(self._longest, len(prompt_ids) + config.max_new_tokens)
+        num_own = len(prompt_ids) - self._num_shared(prompt_ids)
+        self._longest = max(self._longest, num_own + config.max_new_tokens)
         self._waiting.append(Row(ticket, request, prompt_ids, lm.tokenizer))
         return ticket
 
@@ -151,6 +158,7 @@ class Decoding:
         while self._waiting and len(self._live) < self._room:
             row = self._waiting.popleft()
             self._live[row.ticket] = row
+            self._begin_with_prefix(row)
         fed = self._next_feed()
         if fed:
             logits_BV = self._rows.feed(fed).float()  # in bfloat16 the search for the best is slow
@@ -159,6 +167,21 @@ class Decoding:
                 del row.pending[: len(fed[row.ticket])]
             events += self._go_on(rows, logits_BV)
         return events
+
+    def _num_shared(self, prompt_ids: Sequence[int]) -> int:
+        """How many tokens of a prompt are the prefix's; one is left to be fed."""
+        pairs = zip(self._prefix_ids, prompt_ids[:-1], strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    def _begin_with_prefix(self, row: Row) -> None:
+        """Take what the row shares with the prefix from the row that has read it."""
+        num_shared = self._num_shared(row.pending)
+        if num_shared:
+            if not self._has_prefix:
+                self._rows.feed({_PREFIX: self._prefix_ids})
+                self._has_prefix = True
+            self._rows.fork(row.ticket, _PREFIX, num_shared)
+            del row.pending[:num_shared]
 
     def _next_feed(self) -> dict[int, list[int]]:
         """Tokens by ticket, within the budget of one pass; those that wait for one token first."""
@@ -299,14 +322,14 @@ def _rest_of_call(call: ParsedCall, result: str) -> str:
 class Decoder:
     """A model with the tools it may call, and how it decodes.
 
-    With no tools it forbids <API>; `forbids_calls` False leaves a base model free to write brackets
-    as text.
+    With no tools it forbids <API>; `forbids_calls` and `prefix` are as in `Decoding`.
     """
 
     lm: HFModel
     tools: Mapping[str, Caller]
     config: DecodeConfig
     forbids_calls: bool = True
+    prefix: str = ""
 
     def generate(self, prompts: Sequence[str], contexts: Sequence[CallContext]) -> list[Generation]:
         """One completion per prompt, in their order.
@@ -325,7 +348,9 @@ class Decoder:
 
         Raises: ConfigError for a prompt that is too long; TransientToolError for an outage.
         """
-        decoding = Decoding(self.lm, self.tools, forbids_calls=self.forbids_calls)
+        decoding = Decoding(
+            self.lm, self.tools, forbids_calls=self.forbids_calls, prefix=self.prefix
+        )
         try:
             for prompt, context in zip(prompts, contexts, strict=True):
                 decoding.add(DecodeRequest(prompt=prompt, context=context, config=self.config))

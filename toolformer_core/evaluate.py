@@ -110,13 +110,14 @@ def evaluate_items(contestant: Contestant, benchmark: Benchmark) -> list[Evaluat
 
 
 def _answered(contestant: Contestant, benchmark: Benchmark) -> list[EvaluatedItem]:
+    shown = few_shot_prefix(contestant.tools) if contestant.arm == "few_shot" else ""
     decoder = Decoder(
         contestant.lm,
         contestant.tools,
         contestant.decode,
         forbids_calls=contestant.arm not in ("base", "base_c"),
+        prefix=shown,
     )
-    shown = few_shot_prefix(contestant.tools) if contestant.arm == "few_shot" else ""
     contexts = [
         CallContext(document_id=item.item_id, url=None, date=item.date) for item in benchmark.items
     ]

@@ -37,6 +37,9 @@ class Rows(Protocol):
     def feed(self, tokens: Feed) -> torch.Tensor:
         """Append to each row its tokens; the logits after its last one [B, V], in order of feed."""
 
+    def fork(self, row: int, other: int, num_tokens: int) -> None:
+        """Let a new row begin with the first tokens that another has been fed."""
+
     def rewind(self, row: int, num_tokens: int) -> None:
         """Forget all but the first tokens of a row."""
 
@@ -80,6 +83,14 @@ class SlotRows:
             self._num_tokens[row] += len(tokens[row])
         order = [fed_rows.index(row) for row in tokens]
         return logits_BV if order == list(range(len(order))) else logits_BV[order]
+
+    @torch.inference_mode()
+    def fork(self, row: int, other: int, num_tokens: int) -> None:
+        """As in `Rows`; its keys and values are copied."""
+        self._join(row)
+        self._num_tokens[row] = num_tokens
+        self._buffers.reserve(len(self._row_at), max(self._num_tokens.values()))
+        self._buffers.copy(self._row_at.index(other), self._row_at.index(row), num_tokens)
 
     def rewind(self, row: int, num_tokens: int) -> None:
         """As in `Rows`."""
@@ -165,6 +176,10 @@ class SeparateRows:
         """As in `Rows`."""
         return torch.cat([self._feed_one(row, ids) for row, ids in tokens.items()])
 
+    def fork(self, row: int, other: int, num_tokens: int) -> None:
+        """As in `Rows`; the tokens are read again."""
+        self._tokens[row] = self._tokens[other][:num_tokens]
+
     def rewind(self, row: int, num_tokens: int) -> None:
         """As in `Rows`; what is left is read again, since some caches cannot be cut."""
         del self._tokens[row][num_tokens:]
@@ -224,6 +239,12 @@ class _Buffers:
         for buffer_RGCD, new_NGD in zip(self._layers[layer], (key_NGD, value_NGD), strict=True):
             buffer_RGCD[where.slots_N, :, where.columns_N] = new_NGD
         return self._layers[layer]
+
+    def copy(self, slot: int, other: int, num_columns: int) -> None:
+        """Give another slot the first columns of a slot."""
+        for buffers in self._layers.values():
+            for buffer_RGCD in buffers:
+                buffer_RGCD[other, :, :num_columns] = buffer_RGCD[slot, :, :num_columns]
 
     def swap(self, slot: int, other: int, num_columns: int) -> None:
         """Let two slots change places."""

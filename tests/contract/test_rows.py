@@ -44,6 +44,10 @@ def test_rows_any_history_equals_one_plain_pass(lm, seed):
         for row in [row for row in held if draw.random() < 0.15 and len(held[row]) > 1]:
             held[row] = held[row][: draw.randint(1, len(held[row]))]
             rows.rewind(row, len(held[row]))
+        if held and draw.random() < 0.2:
+            other = draw.choice(list(held))
+            held[2000 + step] = held[other][: draw.randint(1, len(held[other]))]
+            rows.fork(2000 + step, other, len(held[2000 + step]))
         able = [row for row in held if draw.random() < 0.7]
         draw.shuffle(able)
         tokens = {row: draw.choices(range(1, 300), k=draw.choice((1, 1, 1, 7))) for row in able}

@@ -290,6 +290,17 @@ def test_generate_call_open_at_the_end_is_taken_back(lm, limit):
     assert generation.finish_reason == forbidden.finish_reason
 
 
+@pytest.mark.parametrize(
+    "prefix", ["8 + 9 is", "8 + 9 is [Calculator(8 + 9) -> 17] 17. 2", "The mill"]
+)
+def test_generate_prefix_that_is_read_once_changes_nothing(lm, prefix):
+    prompts = [prefix, *(f"{prefix} {prompt}" for prompt in PROMPTS), "no such beginning"]
+    contexts, config = [NO_DOCUMENT] * len(prompts), DecodeConfig(max_calls=2)
+    expected = Decoder(lm, TOOLS, config).generate(prompts, contexts)
+    found = Decoder(lm, TOOLS, config, prefix=prefix).generate(prompts, contexts)
+    assert [g.token_ids for g in found] == [g.token_ids for g in expected]
+
+
 def test_generate_keeps_the_order_of_the_prompts(lm):
     forward = [g.completion for g in generate(lm, PROMPTS, max_new_tokens=20)]
     backward = [g.completion for g in generate(lm, PROMPTS[::-1], max_new_tokens=20)]
