@@ -3,7 +3,7 @@
 from tasks.prepare import tool_refs
 from tasks.resources import get_caller, get_model
 from toolformer_core.calling import Caller
-from toolformer_core.config import PipelineConfig, Runtime
+from toolformer_core.config import PipelineConfig, Runtime, score_for_tool
 from toolformer_core.errors import ConfigError
 from toolformer_core.explain import Explanation, explain_call
 from toolformer_core.models import check_device, resolve_model
@@ -40,7 +40,7 @@ def explain_text(
         tool,
         (parsed.argument, answer),
         get_model(reference, runtime.device, runtime.token_budget),
-        config.score,
+        score_for_tool(config, tool.name),
         per_tool(config.filter.filtering_threshold, tool.name, "filtering_threshold"),
     )
 

@@ -16,6 +16,7 @@ from toolformer_core.config import (
     ProposerConfig,
     Runtime,
     pruning_threshold,
+    score_for_tool,
 )
 from toolformer_core.models import ModelRef
 from toolformer_core.settings import per_tool
@@ -40,7 +41,7 @@ def score(
             "tool": tool,
             "model": model,
             "proposer": config.proposer if config.proposer.scores else ProposerConfig(),
-            "config": config.score,
+            "config": score_for_tool(config, tool.name),
             "prune_below": pruning_threshold(config, tool.name),
             # Only where it is asked for: the pool changes when documents are added.
             "wrong_results": pool_results(calls) if "wrong_result" in config.score.controls else (),

@@ -16,6 +16,7 @@ from toolformer_core.config import (
     Runtime,
     for_tool,
     pruning_threshold,
+    score_for_tool,
 )
 from toolformer_core.corpus import read_corpus
 from toolformer_core.fingerprint import fingerprint
@@ -55,7 +56,7 @@ def calibrate_documents(
         lm=get_annotator(model, config.proposer, runtime),
         caller=get_caller(tool, config.execute, runtime.tool_calls),
         sample=for_tool(config, tool.name),
-        score=config.score,
+        score=score_for_tool(config, tool.name),
         documents_per_shard=config.corpus.documents_per_shard,
         progress=lambda items, what: tqdm(
             items, desc=f"calibrate-{tool.name}-{what}", unit="shard", disable=None

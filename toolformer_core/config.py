@@ -149,6 +149,7 @@ class ExecuteConfig(Settings):
 
 Control = Literal["wrong_result", "shuffled_result"]
 TokenWeights = Literal["linear", "flat"]
+PrefixPosition = Literal["before_text", "in_place"]
 
 
 class ScoreConfig(Settings):
@@ -161,10 +162,11 @@ class ScoreConfig(Settings):
         default="linear",
         description="Of these tokens: falling as 1 - 0.2 t (linear, the paper), or alike (flat).",
     )
-    prefix_position: Literal["before_text", "in_place"] = Field(
+    prefix_position: PerTool[PrefixPosition] = Field(
         default="before_text",
         description="Where the call z stands: before x_1 (the paper, footnote 3), or in place, "
-        "between x_i-1 and x_i, as in the texts that M is tuned on.",
+        "between x_i-1 and x_i, as in the texts that M is tuned on; there a text is read once for "
+        "all its calls.",
     )
     prefix_separator: str = Field(
         default="\n",
@@ -345,6 +347,12 @@ def for_tool(config: PipelineConfig, tool: str) -> SampleConfig:
     return config.sample.model_copy(
         update={**values, "prune_below": pruning_threshold(config, tool)}
     )
+
+
+def score_for_tool(config: PipelineConfig, tool: str) -> ScoreConfig:
+    """The settings of the losses, resolved for one tool."""
+    position: PrefixPosition = per_tool(config.score.prefix_position, tool, "prefix_position")
+    return config.score.model_copy(update={"prefix_position": position})
 
 
 def pruning_threshold(config: PipelineConfig, tool: str) -> float:

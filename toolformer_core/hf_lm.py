@@ -5,7 +5,8 @@ One forward over x, the tail and x again gives p_i for every position at once; t
 several documents then decode together as trees (hf_reading.py, hf_tree.py).
 
 Losses: requests with the same prefix and text share one sequence, and only the asked tokens go
-through the vocabulary head. Sequences are packed into one row of tokens (hf_packing.py).
+through the vocabulary head. Sequences are packed into one row of tokens (hf_packing.py). Calls that
+stand in their text branch off it: it is read once for all of them (hf_branches.py).
 
 A model whose attention cannot be packed gets the 4-D mask itself, one document at a time; one that
 misreads that too is decoded by copies. Which it is, is found out by trying (hf_probe.py).
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from toolformer_core import hf_packing as packing
+from toolformer_core.hf_branches import branch_losses
 from toolformer_core.hf_memory import release_memory
 from toolformer_core.hf_model import HEAD_CHUNK, HFModel
 from toolformer_core.hf_probe import Way
@@ -51,6 +53,24 @@ class HFLanguageModel(HFModel):
         as far back as fits; a token that is then not seen at all has the loss NaN.
         """
         release_memory()
+        branching = [k for k, request in enumerate(requests) if self._branches(request)]
+        found = dict(
+            zip(branching, branch_losses(self, [requests[k] for k in branching]), strict=True)
+        )
+        others = [k for k in range(len(requests)) if k not in found]
+        losses = self._separate_losses([requests[k] for k in others])
+        found |= dict(zip(others, losses, strict=True))
+        return [found[k] for k in range(len(requests))]
+
+    def _branches(self, request: LossRequest) -> bool:
+        """Whether the call stands in its text, which is then read once for all its calls."""
+        is_within = request.prefix_before > 0 and request.prefix and request.first < request.last
+        if not is_within or self.way not in (Way.PACKED, Way.MASKED):
+            return False
+        return 1 + len(self.encode(request.prefix)) + request.last <= self.context_tokens
+
+    def _separate_losses(self, requests: Sequence[LossRequest]) -> list[tuple[float, ...]]:
+        """As token_losses, each prefix with its text as a sequence of its own."""
         prefixes = {request.prefix for request in requests}
         before = {z: [self.document_start_id, *self.encode(z)] for z in prefixes}
         groups: dict[tuple[str, TokenizedText, int, int], list[LossRequest]] = {}

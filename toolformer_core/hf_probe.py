@@ -16,7 +16,7 @@ import torch
 from transformers import DynamicCache
 
 from toolformer_core import hf_packing as packing
-from toolformer_core.hf_tree import Tree
+from toolformer_core.hf_tree import Opening, Tree
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _tree_probe(model: Any, sequences: Sequences, *, is_packed: bool) -> torch.T
     tree.seal(len(first))
     shared = sum(a == b for a, b in zip(first, second, strict=False))
     rows = [
-        tree.open([[(0, second), (shared, second[shared:end])]])[0][1:]
+        tree.open([[Opening(0, second), Opening(shared, second[shared:end])]])[0][1:]
         for end in range(shared + 1, len(second) + 1)
     ]
     return torch.cat([logits_NV, logits_NV[:shared], *rows])

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from toolformer_core.hf_draw import Ending, draw
 from toolformer_core.hf_model import HEAD_CHUNK, HFModel
 from toolformer_core.hf_probe import Way
-from toolformer_core.hf_tree import Tree
+from toolformer_core.hf_tree import Opening, Tree
 from toolformer_core.lm import (
     AnnotationPrompt,
     Continuation,
@@ -143,19 +143,21 @@ class TreeReading:
         offsets = [self._head.columns.used + o for o in self._offsets_of(tree)]
         nodes = [list(dict.fromkeys(_node(requests[k]) for k in asked)) for asked in wave]
         openings = [
-            [(offset + token_index, self._lm.encode(start)) for token_index, start in row]
+            [Opening(offset + token_index, self._lm.encode(start)) for token_index, start in row]
             for offset, row in zip(offsets, nodes, strict=True)
         ]
         logits_NV, mask_BQK = tree.open(openings)
         live, slots, sources = [], [], []
         num_nodes = 0
         for asked, row, opened in zip(wave, nodes, openings, strict=True):
-            ends = list(itertools.accumulate(len(ids) for _, ids in opened))
+            ends = list(itertools.accumulate(len(opening.token_ids) for opening in opened))
             chosen = [row.index(_node(requests[k])) for k in asked]
             live.append(
                 [
                     _Branch(
-                        k, opened[n][0] + len(opened[n][1]) - 1, random.Random(requests[k].seed)
+                        k,
+                        opened[n].position + len(opened[n].token_ids) - 1,
+                        random.Random(requests[k].seed),
                     )
                     for k, n in zip(asked, chosen, strict=True)
                 ]

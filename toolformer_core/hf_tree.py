@@ -12,7 +12,7 @@ H heads, D head size, V vocabulary.
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
@@ -97,6 +97,14 @@ class Columns(DynamicCache):
         return self.used
 
 
+class Opening(NamedTuple):
+    """The first tokens of a branch, and how many of the last of them are asked for logits."""
+
+    position: int
+    token_ids: Sequence[int]
+    num_kept: int = 1
+
+
 class Tree:
     """B documents behind one prompt head, with branches growing from them."""
 
@@ -134,35 +142,33 @@ class Tree:
         """Take the next columns as the documents'; branches come behind them."""
         self.columns.used += num_columns
 
-    def open(
-        self, openings: Sequence[Sequence[tuple[int, Sequence[int]]]]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Feed each row its openings, each given as (position, tokens).
+    def open(self, openings: Sequence[Sequence[Opening]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Feed each row its openings.
 
         An opening sees the columns before its position (column and position of a document's token
-        are one number) and its own tokens. The logits after each opening [N, V], and the mask of
-        all fed tokens [B, Q, K], from which the branches inherit.
+        are one number) and its own tokens. The logits after the kept tokens of each [N, V], and the
+        mask of all fed tokens [B, Q, K], from which the branches inherit.
         """
         used = self.columns.used
-        longest = max(sum(len(ids) for _, ids in row) for row in openings)
+        longest = max(sum(len(opening.token_ids) for opening in row) for row in openings)
         self.columns.reserve(longest)
         shape = (len(openings), longest, self.columns.capacity)
         visible_BQK = torch.zeros(shape, dtype=torch.bool)
-        keep, num_fed = [], 0
+        keep, num_fed = list[int](), 0
         for visible_QK, row in zip(visible_BQK, openings, strict=True):
             first = 0
-            for position, ids in row:
+            for position, ids, num_kept in row:
                 end = first + len(ids)
                 visible_QK[first:end, :position] = True
                 visible_QK[first:end, used + first : used + end] = True
                 visible_QK[first:end, used + first : used + end].tril_()
                 first = end
-                keep.append(num_fed + end - 1)
+                keep += range(num_fed + end - num_kept, num_fed + end)
             num_fed += first
         mask_BQK = self._mask(visible_BQK)
         logits_NV = self._grow(
-            [[i for _, ids in row for i in ids] for row in openings],
-            [[p + t for p, ids in row for t in range(len(ids))] for row in openings],
+            [[i for opening in row for i in opening.token_ids] for row in openings],
+            [[o.position + t for o in row for t in range(len(o.token_ids))] for row in openings],
             mask_BQK,
             keep,
         )

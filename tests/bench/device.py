@@ -31,7 +31,14 @@ import transformers
 from toolformer_core.benchmarks.base import Benchmark, BenchmarkItem
 from toolformer_core.calibrate import is_kept
 from toolformer_core.calling import CallAnswer, Caller, ToolCaller
-from toolformer_core.config import DecodeConfig, ExecuteConfig, FinetuneConfig, for_tool, resolved
+from toolformer_core.config import (
+    DecodeConfig,
+    ExecuteConfig,
+    FinetuneConfig,
+    for_tool,
+    resolved,
+    score_for_tool,
+)
 from toolformer_core.decode import Decoder
 from toolformer_core.evaluate import Contestant, arm_decoding, evaluate_items
 from toolformer_core.finetune import finetune_model
@@ -106,7 +113,11 @@ def annotate(
     config, caller = demo(), CountingCaller(tool)
     sample = for_tool(config, tool.name)
     annotator = Annotator(
-        lm=lm, caller=caller, sample=sample, score=config.score, documents_per_shard=shard
+        lm=lm,
+        caller=caller,
+        sample=sample,
+        score=score_for_tool(config, tool.name),
+        documents_per_shard=shard,
     )
     annotator.run(texts[:NUM_WARM_UP])
     caller.num_calls, caller.seconds = 0, 0.0
