@@ -46,7 +46,7 @@ def calibrate_calls(
             "dateset"
         )
     described = describe(model)
-    reference = resolve_model(described.tuned, runtime.home)
+    reference = resolve_model(described.tuned, runtime.home, runtime.device)
     found = calibrate_decode(
         get_model(reference, runtime.device, runtime.token_budget),
         items,

@@ -11,7 +11,8 @@ from toolformer_core.config import PipelineConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.overrides import edit, parse_config
 
-MEASURED_ON = "cpu2"
+MEASURED_ON = {"bfloat16": "cpu2", "float32": "cpu2-float32"}
+"""Two CPU cores that multiply bfloat16, and two that do not."""
 
 
 def plan(
@@ -33,8 +34,12 @@ def plan(
         Path | None, typer.Option(help="What toolformer calibrate --json printed, in a file.")
     ] = None,
     measured_on: Annotated[
-        str, typer.Option(help="Device that the run or the calibration was made on.")
-    ] = MEASURED_ON,
+        str | None,
+        typer.Option(
+            help="Device that the run or the calibration was made on; none: two CPU cores in the "
+            "arithmetic that model.dtype takes here."
+        ),
+    ] = None,
     parameters: Annotated[
         float | None,
         typer.Option(min=1, help="Of the model, as in 6.7e9; none: those of the one measured."),
@@ -65,6 +70,7 @@ def plan(
         config = build_config(preset_name, config_file, assignments, None, tools, None)
     if run is None and calibration is None and device is not None:
         measured_on = device  # its own figures, nothing to carry over
+    measured_on = measured_on or _cores_of_here(config)
     question = Question(
         num_documents=int(documents),
         config=config,
@@ -85,6 +91,13 @@ def _config_of(run: Path, assignments: list[str] | None, tools: str | None) -> P
     if tools:
         content["tools"]["enabled"] = split_names(tools)
     return edit(parse_config(content), assignments or [])
+
+
+def _cores_of_here(config: PipelineConfig) -> str:
+    """The known device that is most like this machine's CPU."""
+    from toolformer_core.arithmetic import taken_dtype
+
+    return MEASURED_ON[taken_dtype(config.model.dtype, "cpu")]
 
 
 def _measured(

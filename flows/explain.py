@@ -33,7 +33,7 @@ def explain_text(
     tool = caller.tool
     known = result if result is not None else parsed.result
     answer = known if known is not None else _answer(parsed, caller, document)
-    reference = resolve_model(config.model, runtime.home)
+    reference = resolve_model(config.model, runtime.home, runtime.device)
     return explain_call(
         document,
         char_offset,

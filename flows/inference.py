@@ -59,11 +59,13 @@ def evaluation_config(
 
 def evaluate_model(model: Path, config: PipelineConfig, runtime: Runtime) -> list[dict[str, Any]]:
     """The evaluation table of a tuned model; rows as in ArmScore."""
-    tuned = describe(model).tuned
+    tuned = control_model(config.model, str(model))  # with the dtype that --set may have changed
     control = config.evaluate.control
     models = Contestants(
-        base=resolve_model(config.model, runtime.home),
-        tuned=resolve_model(tuned, runtime.home),
-        control=resolve_model(control_model(tuned, control), runtime.home) if control else None,
+        base=resolve_model(config.model, runtime.home, runtime.device),
+        tuned=resolve_model(tuned, runtime.home, runtime.device),
+        control=resolve_model(control_model(tuned, control), runtime.home, runtime.device)
+        if control
+        else None,
     )
     return evaluate_run(models, config, runtime)

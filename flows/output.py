@@ -134,11 +134,12 @@ def check_method(config: PipelineConfig, runtime: Runtime, *, annotate_only: boo
     check_tools(config.tools, runtime)
     for tool in config.tools.enabled:
         check_heuristic(per_tool(config.sample.document_heuristic, tool, "document_heuristic"))
-    resolve_model(config.model, runtime.home)
+    resolve_model(config.model, runtime.home, runtime.device)
     if not annotate_only:
         check_evaluation(config.evaluate)
         if "base_c" in config.evaluate.arms and config.evaluate.control is not None:
-            resolve_model(control_model(config.model, config.evaluate.control), runtime.home)
+            control = control_model(config.model, config.evaluate.control)
+            resolve_model(control, runtime.home, runtime.device)
 
 
 def check_evaluation(config: EvaluateConfig) -> None:

@@ -43,10 +43,11 @@ def show_progress() -> None:
     """One line on standard error for each stage that ends; bars come on top on a terminal."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    logger = logging.getLogger("tasks")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    for name in ("tasks", "toolformer_core.arithmetic"):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def apply_defaults() -> None:

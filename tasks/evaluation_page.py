@@ -94,7 +94,6 @@ def _facts(config: PipelineConfig) -> dict[str, str]:
     chosen = config.evaluate
     return {
         "base model": config.model.name_or_path,
-        "arithmetic": config.model.dtype,
         "tools": ", ".join(config.tools.enabled),
         "a call starts at": _calls_start(config),
         "calls per input": str(chosen.decode.max_calls),

@@ -34,7 +34,7 @@ class TunedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What a model's folder says of it; `tuned` has the arithmetic of its base."""
+    """What a model's folder says of it; `tuned` has the dtype of its base, see publish.py."""
 
     tuned: ModelConfig
     base: ModelConfig
@@ -63,7 +63,7 @@ def open_tuned_model(
     described = describe(folder)
     decode = change_decoding(described.decode, given)
     check_device(runtime.device)
-    reference = resolve_model(described.tuned, runtime.home)
+    reference = resolve_model(described.tuned, runtime.home, runtime.device)
     enabled = described.tools.enabled if tools is None else tuple(tools)
     refs = tool_refs(described.tools.model_copy(update={"enabled": enabled}), runtime)
     callers = {

@@ -65,7 +65,8 @@ def write_description(
     content = {
         "base_model": base.path,
         "base_name": public_name(config.model.name_or_path),  # the path of a download tells little
-        "dtype": tuned.model.dtype,
+        "dtype": tuned.model.dtype,  # that was taken
+        "dtype_setting": config.model.dtype,
         "tools": config.tools.model_dump(mode="json"),
         "decode": config.evaluate.decode.model_dump(mode="json"),
         "fingerprint": fingerprint(config),

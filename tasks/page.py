@@ -103,7 +103,6 @@ def _facts(config: PipelineConfig, settings: Mapping[str, str]) -> dict[str, str
     facts = {
         "model": config.model.name_or_path
         + (f" @ {config.model.revision}" if config.model.revision else ""),
-        "arithmetic": config.model.dtype,
         "tools": ", ".join(config.tools.enabled),
         "corpus": _shown(config.corpus.sources),
     }

@@ -10,7 +10,7 @@ from toolformer_core.config import CorpusConfig, Runtime
 from toolformer_core.config_tools import ToolsConfig, WikiSearchConfig
 from toolformer_core.corpus import STAGE_VERSION, corpus_digest, read_corpus
 from toolformer_core.fingerprint import fingerprint
-from toolformer_core.models import ModelRef, resolve_model
+from toolformer_core.models import ModelRef, resolve_model, settled
 from toolformer_core.records import Document
 from toolformer_core.settings import ModelConfig
 from toolformer_core.tools.registry import SEARCHING_TOOLS
@@ -22,7 +22,7 @@ _PASSAGE_CHARS = 600
 @effect_task
 def prepare_model(config: ModelConfig, runtime: Runtime) -> ModelRef:
     """The base model as a local folder."""
-    return resolve_model(config, runtime.home)
+    return resolve_model(config, runtime.home, runtime.device)
 
 
 @effect_task
@@ -43,6 +43,9 @@ def tool_ref(name: str, config: ToolsConfig, runtime: Runtime) -> ToolRef:
     """
     searches = name in SEARCHING_TOOLS and runtime.replay is None
     index = search_index(config.wiki_search, runtime.home) if searches else None
+    if name == "QA":  # a worker of another kind would take another dtype, and so read otherwise
+        reader = settled(config.qa.reader, runtime.device)
+        config = config.model_copy(update={"qa": config.qa.model_copy(update={"reader": reader})})
     source = ToolSource(config=config, index_folder=index, runtime=runtime)
     replayed = runtime.replay
     tool = recorded_tool(name, replayed) if replayed else open_tool(name, source)

@@ -174,6 +174,9 @@ def read_run(root: Path) -> tuple[dict[str, Any], list[Path]]:  # Any: settings 
 def read_model_description(folder: Path) -> tuple[ModelConfig, ToolsConfig, DecodeConfig] | None:
     """Base model (and dtype), tools and decoding; None for a model that knows no tools.
 
+    A model that was made in bfloat16 runs elsewhere in what the device there multiplies: its dtype
+    is auto. Only float32 is left as it was set.
+
     Raises: ConfigError if the file is broken.
     """
     path = folder / MODEL_FILE
@@ -181,8 +184,11 @@ def read_model_description(folder: Path) -> tuple[ModelConfig, ToolsConfig, Deco
         return None
     with _whole_file(path, "restore it, or fine-tune again, which writes it"):
         content = json.loads(path.read_text(encoding="utf-8"))
+        # An older version wrote only the dtype, which was as set.
+        dtype = content.get("dtype_setting", content["dtype"])
+        base = ModelConfig(name_or_path=content["base_model"], dtype=dtype)
         return (
-            ModelConfig(name_or_path=content["base_model"], dtype=content["dtype"]),
+            base.model_copy(update={"dtype": "auto"}) if base.dtype == "bfloat16" else base,
             ToolsConfig.model_validate(content["tools"]),
             DecodeConfig.model_validate(content["decode"]),
         )

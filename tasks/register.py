@@ -82,7 +82,7 @@ def champion_model(runtime: Runtime) -> ModelRef | None:
     described = read_model_description(folder)
     assert described is not None, "the file has just been found"
     named = described[0].model_copy(update={"name_or_path": str(folder)})
-    return resolve_model(named, runtime.home)
+    return resolve_model(named, runtime.home, runtime.device)
 
 
 def registration(model: ModelRef, runtime: Runtime) -> dict[str, str | None]:

@@ -16,6 +16,7 @@ from tasks.index import build_index, examples, funnel
 from tasks.journal import RUN_TAG, Journal
 from tasks.page import render_page
 from tasks.publish import git_commit, record_links, record_run, record_seconds, write_whole
+from toolformer_core.arithmetic import taken_dtype
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ZeroYieldError
 from toolformer_core.fingerprint import fingerprint
@@ -127,6 +128,7 @@ def describe_run(config: PipelineConfig, runtime: Runtime, tracking: str) -> dic
     recorded = Journal.of(runtime.root, tracking).state().ids.get(tracking)
     packages = ("torch", "transformers", "prefect", "mlflow", "duckdb")
     return {
+        "arithmetic": taken_dtype(config.model.dtype, runtime.device),
         "MLflow run": recorded or f"the one with the tag {RUN_TAG} = {tracking}",
         "fingerprint": fingerprint(config),
         "git commit": git_commit(),

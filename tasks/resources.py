@@ -112,7 +112,7 @@ def open_tool(
     runtime = source.runtime
 
     def load_reader(config: ModelConfig) -> tuple[LanguageModel, str]:
-        reference = resolve_model(config, runtime.home)
+        reference = resolve_model(config, runtime.home, runtime.device)
         return get_model(reference, runtime.device, runtime.token_budget), reference.digest
 
     services = Services(

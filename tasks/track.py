@@ -23,6 +23,7 @@ from tasks.journal import Action, Journal, closing, measuring, opening, uploadin
 from tasks.publish import git_commit
 from tasks.sweep_figures import sweep_figures
 from tasks.track_store import conclude, record, settle, tracking_uri
+from toolformer_core.arithmetic import taken_dtype
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.fingerprint import fingerprint
@@ -43,7 +44,9 @@ def start_tracking(
 
     `sections`: the parts of the settings that the run depends on; None: all.
     """
-    return _begin(flow_run.name or "toolformer", _params(config, sections), config, runtime)
+    return _begin(
+        flow_run.name or "toolformer", _params(config, sections, runtime), config, runtime
+    )
 
 
 @effect_task
@@ -63,6 +66,7 @@ def start_cell(sweep: str, cell: Cell, runtime: Runtime) -> str:
         **_paper_params(config),
         "seed": config.sample.seed,
         "model": config.model.name_or_path,
+        **_arithmetic(config, runtime),
         **cell.values,
     }
     run = f"{sweep}/{fingerprint(cell.name)}"
@@ -288,12 +292,19 @@ def _paper_params(config: PipelineConfig) -> dict[str, Any]:
     return {**symbols, **by_tool, "k": k}
 
 
-def _params(config: PipelineConfig, sections: tuple[str, ...] | None) -> dict[str, Any]:
+def _arithmetic(config: PipelineConfig, runtime: Runtime) -> dict[str, str]:
+    """The dtype taken: the settings may say auto."""
+    return {"dtype": taken_dtype(config.model.dtype, runtime.device)}
+
+
+def _params(
+    config: PipelineConfig, sections: tuple[str, ...] | None, runtime: Runtime
+) -> dict[str, Any]:
     settings = flat_settings(config)
     if sections is None:
-        return {**settings, **_paper_params(config)}
+        return {**settings, **_arithmetic(config, runtime), **_paper_params(config)}
     chosen = {key: v for key, v in settings.items() if key.partition(".")[0] in sections}
-    return {**chosen, "k": _paper_params(config)["k"]}
+    return {**chosen, **_arithmetic(config, runtime), "k": _paper_params(config)["k"]}
 
 
 def _curve_key(stage: str, name: str) -> str:

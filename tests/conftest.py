@@ -75,7 +75,7 @@ def smollm2_folder():
     from toolformer_core.models import resolve_model
     from toolformer_core.settings import ModelConfig
 
-    return resolve_model(ModelConfig(), _HOME).path
+    return resolve_model(ModelConfig(), _HOME, "cpu").path
 
 
 @pytest.fixture(scope="session")

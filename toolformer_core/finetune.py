@@ -6,7 +6,8 @@ transformers' Trainer runs the steps; the data and their order are in training_d
 training_loss.py. It may be one of several processes that accelerate has started: the batch is then
 shared among them, and the loss is the mean over the tokens of all.
 
-Weights and optimiser are float32, products bfloat16; with LoRA the base model stays as it is.
+Weights and optimiser are float32; products have the dtype taken for the base model, and with LoRA
+the base model stays as it is.
 A checkpoint counts once it is marked complete. A run that was killed goes on from the newest one
 and ends with the same curves and the same weights.
 Departs: the optimiser and the decay are transformers' defaults (AdamW, linear); the paper names
@@ -28,6 +29,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from toolformer_core.arithmetic import warn_if_emulated
 from toolformer_core.config import FinetuneConfig
 from toolformer_core.errors import ConfigError, CorpusError
 from toolformer_core.hf_lm import HFLanguageModel
@@ -51,7 +53,7 @@ from toolformer_core.training_steps import (
     ranks_higher,
 )
 
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 _SHORT_ROW = 256
 """Tokens up to which plain products are the faster attention on a CPU: at 200, a step of SmolLM2
 takes 13% less time than with torch's flash kernel. They keep all attention weights in memory."""
@@ -99,7 +101,7 @@ def finetune_model(  # noqa: PLR0913  # the last two are optional
     num_steps = _steps_to_train(newest, config)
     with_calls, dev = split_documents(augmented, config)
     train = [*with_calls, *plain]
-    arguments = _arguments(config, folder, device, num_steps, has_dev=bool(dev))
+    arguments = _arguments(config, folder, device, num_steps, dtype=base.dtype, has_dev=bool(dev))
     trainer = _trainer(train, dev, _loaded(base, config, device), config, arguments, report)
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     state = trainer.state
@@ -147,7 +149,7 @@ def _steps_to_train(newest: Path | None, config: FinetuneConfig) -> int:
 
 
 def _arguments(
-    config: FinetuneConfig, folder: Path, device: str, num_steps: int, *, has_dev: bool
+    config: FinetuneConfig, folder: Path, device: str, num_steps: int, *, dtype: str, has_dev: bool
 ) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -157,7 +159,7 @@ def _arguments(
         optim="adamw_torch_fused",
         activation_checkpointing=config.activation_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
-        bf16=True,
+        bf16=dtype == "bfloat16",
         use_cpu=device == "cpu",
         seed=config.seed,
         data_seed=config.seed,
@@ -177,6 +179,8 @@ def _arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=device != "cpu",
     )
+    # Not what the launcher's configuration says: the model's dtype alone decides.
+    arguments.mixed_precision = "bf16" if arguments.bf16 else "no"
     _share_batch(arguments, config)
     return arguments
 
@@ -205,6 +209,7 @@ def _share_batch(arguments: TrainingArguments, config: FinetuneConfig) -> None:
 
 def _loaded(base: ModelRef, config: FinetuneConfig, device: str) -> HFLanguageModel:
     """The base model and its tokenizer; weights that are trained are float32."""
+    warn_if_emulated(base.dtype, device)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # our bar is enough
     is_short = config.max_sequence_tokens <= _SHORT_ROW
     load: Callable[..., Any] = AutoModelForCausalLM.from_pretrained  # Any: as in hf_model.py

@@ -18,6 +18,7 @@ from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from toolformer_core.arithmetic import taken_dtype, warn_if_emulated
 from toolformer_core.errors import ConfigError
 from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.settings import ModelConfig
@@ -36,8 +37,10 @@ class ModelRef:
     dtype: str
 
 
-def resolve_model(config: ModelConfig, home: Path) -> ModelRef:
+def resolve_model(config: ModelConfig, home: Path, device: str) -> ModelRef:
     """The model as a local folder; converts or downloads it if needed.
+
+    Of `auto` the reference has the dtype that the device takes.
 
     Raises: ConfigError if the name is neither a usable folder or file nor a hub model.
     """
@@ -49,11 +52,13 @@ def resolve_model(config: ModelConfig, home: Path) -> ModelRef:
     else:
         folder = _downloaded(name, config.revision)
     _check_folder(folder)
-    return ModelRef(
-        path=str(folder.absolute()),
-        digest=folder_digest(folder, config.dtype),
-        dtype=config.dtype,
-    )
+    dtype = settled(config, device).dtype
+    return ModelRef(path=str(folder.absolute()), digest=folder_digest(folder, dtype), dtype=dtype)
+
+
+def settled(config: ModelConfig, device: str) -> ModelConfig:
+    """The settings with the dtype that the device takes."""
+    return config.model_copy(update={"dtype": taken_dtype(config.dtype, device)})
 
 
 def check_device(device: str) -> None:
@@ -71,6 +76,7 @@ def check_device(device: str) -> None:
 def load_model(ref: ModelRef, device: str, token_budget: int) -> HFLanguageModel:
     """Load a model folder for inference."""
     _hide_progress_bars()
+    warn_if_emulated(ref.dtype, device)  # a worker's device may be another than the flow's
     model: Any = AutoModelForCausalLM.from_pretrained(ref.path, dtype=getattr(torch, ref.dtype))
     tokenizer = AutoTokenizer.from_pretrained(ref.path)
     return HFLanguageModel(model.to(device).eval(), tokenizer, token_budget)

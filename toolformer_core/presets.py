@@ -24,12 +24,12 @@ from toolformer_core.settings import ModelConfig
 def paper() -> PipelineConfig:
     """The paper's settings for GPT-J; name a corpus and a model with --corpus and --model.
 
-    Source: Appendix A (tau_s, k, m, tau_f and documents per tool), Appendix B (fine-tuning),
-    section 4.2 (k), Table 2 (the sweep).
+    Source: Appendix A (tau_s, k, m, tau_f and documents per tool), Appendix B (fine-tuning,
+    bfloat16), section 4.2 (k), Table 2 (the sweep).
     """
     return PipelineConfig(
         corpus=CorpusConfig(max_document_chars=4000, documents_per_shard=256),
-        model=ModelConfig(name_or_path="EleutherAI/gpt-j-6b"),
+        model=ModelConfig(name_or_path="EleutherAI/gpt-j-6b", dtype="bfloat16"),
         sample=SampleConfig(
             sampling_threshold={"default": 0.05, "Calculator": 0.0},
             max_positions={"default": 5, "Calculator": 20},

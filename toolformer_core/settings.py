@@ -36,8 +36,10 @@ class ModelConfig(Settings):
         description="Model folder, hub id, GGUF file, or package://PACKAGE/FILE.gguf.",
     )
     revision: str | None = Field(default=None, description="Revision of a hub model.")
-    dtype: Literal["bfloat16", "float32"] = Field(
-        default="bfloat16", description="Arithmetic of all forward passes."
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        default="auto",
+        description="Arithmetic of all forward passes and of fine-tuning; auto: bfloat16 where the "
+        "device multiplies it, else float32.",
     )
 
 

@@ -19,6 +19,7 @@ modules. device: what a GPU gives, a module of its own.
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -47,6 +48,7 @@ from tests.bench import (
     translation,
 )
 from tests.bench.baselines import Found, TokenCounter, annotate
+from toolformer_core.arithmetic import taken_dtype
 from toolformer_core.calling import ToolCaller
 from toolformer_core.config import CorpusConfig, ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.config_tools import WIKIPEDIA_SAMPLE
@@ -131,7 +133,7 @@ def run_baseline(
 
 def one(arguments: argparse.Namespace) -> Figures:
     """One way, measured in this process."""
-    lm = load_model(resolve_model(ModelConfig(), settings.home()), "cpu", 4096)
+    lm = load_model(resolve_model(ModelConfig(), settings.home(), "cpu"), "cpu", 4096)
     texts = documents_of(arguments.corpus, arguments.documents)
     config = sample_config(arguments.positions, arguments.samples)
     way = arguments.way
@@ -172,7 +174,7 @@ def scoring_efficiency(
     head = lm.model.get_output_embeddings().weight.numel()
     num_scored = 5 * len(scored)  # each at least once through the vocabulary head
     products = 2 * (body * counter.tokens + head * num_scored)
-    rate, peak = products / seconds, matmul_rate()
+    rate, peak = products / seconds, matmul_rate(lm.model.dtype)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         score(lm, executed, by_id)
     events = profile.key_averages()
@@ -187,15 +189,31 @@ def scoring_efficiency(
     }
 
 
-def matmul_rate(size: int = 2048) -> float:
-    """Operations per second of a bfloat16 matrix product, the best of ten."""
-    a, b = (torch.randn(size, size, dtype=torch.bfloat16) for _ in range(2))
-    best = float("inf")
+def matmul_rate(dtype: torch.dtype, size: int = 2048, seconds: float = math.inf) -> float:
+    """Operations per second of a matrix product, the best of ten or of so many seconds."""
+    a, b = (torch.randn(size, size, dtype=dtype) for _ in range(2))
+    best, spent = math.inf, 0.0
     for _ in range(10):
         started = time.perf_counter()
         torch.matmul(a, b)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, took := time.perf_counter() - started)
+        if (spent := spent + took) > seconds:
+            break
     return 2 * size**3 / best
+
+
+def check_arithmetic() -> str:
+    """What model.dtype=auto takes here, and whether that is the faster one."""
+    rates = {
+        name: matmul_rate(getattr(torch, name), size=512, seconds=0.1) / 1e9
+        for name in ("bfloat16", "float32")
+    }
+    taken = taken_dtype("auto", "cpu")
+    faster = max(rates, key=lambda name: rates[name])
+    told = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in rates.items())
+    if faster == taken:
+        return f"model.dtype=auto takes {taken}, as it should: {told}"
+    return f"WARNING: model.dtype=auto takes {taken}, but {faster} is the faster here: {told}"
 
 
 def compare(
@@ -361,6 +379,8 @@ def main() -> None:
         "serve": serve,
         "translation": translation,
     }
+    if "--way" not in sys.argv:
+        print(check_arithmetic(), flush=True)
     if sys.argv[1:2] and sys.argv[1] in tools:
         module = tools[sys.argv[1]]
         parser = argparse.ArgumentParser(description=module.__doc__.splitlines()[0])

@@ -75,7 +75,9 @@ def main(arguments: argparse.Namespace) -> Figures:
 
 def load(dtype: str) -> HFLanguageModel:
     """SmolLM2."""
-    return load_model(resolve_model(ModelConfig(dtype=dtype), settings.home()), "cpu", 16_384)
+    return load_model(
+        resolve_model(ModelConfig(dtype=dtype), settings.home(), "cpu"), "cpu", 16_384
+    )
 
 
 class Caller:

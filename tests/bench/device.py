@@ -28,6 +28,7 @@ from typing import Any
 import torch
 import transformers
 
+from toolformer_core.arithmetic import taken_dtype
 from toolformer_core.benchmarks.base import Benchmark, BenchmarkItem
 from toolformer_core.calibrate import is_kept
 from toolformer_core.calling import CallAnswer, Caller, ToolCaller
@@ -294,7 +295,7 @@ def hardware(device: str) -> str:
     """What the device is called."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads"
+    return f"{torch.get_num_threads()} CPU threads, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -303,6 +304,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", type=Path, required=True, help="JSONL")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "bfloat16", "float32"])
     parser.add_argument("--tools", default="Calculator,Calendar,WikiSearch")
     parser.add_argument("--token-budget", type=int, default=65_536)
     parser.add_argument("--documents", type=int, default=100_000, help="most texts")
@@ -319,15 +321,15 @@ def main() -> None:
     add_arguments(parser)
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # untyped there
+    dtype = taken_dtype(arguments.dtype, arguments.device)
     base = ModelRef(
-        path=str(arguments.model),
-        digest=folder_digest(arguments.model, "bfloat16"),
-        dtype="bfloat16",
+        path=str(arguments.model), digest=folder_digest(arguments.model, dtype), dtype=dtype
     )
     started = time.perf_counter()
     lm = load_model(base, arguments.device, arguments.token_budget)
     figures: Figures = {
         "hardware": hardware(arguments.device),
+        "dtype": dtype,
         "software": {"torch": torch.__version__, "transformers": transformers.__version__},
         "num_parameters": sum(p.numel() for p in lm.model.parameters()),
         "token_budget": arguments.token_budget,

@@ -1,10 +1,10 @@
 """Fine-tuning: a training step against transformers' Trainer as one writes it by hand.
 
 All train SmolLM2 on the same texts, cut to 200 tokens, in batches of 16, with float32 weights, each
-in a process of its own. `default` is Trainer as it comes, with float32 products; `plain` has
-bfloat16 ones, as ours. `recompute` is ours with `activation_checkpointing`, `lora` ours with LoRA.
-Rounds alternate between the ways; figures are medians, those of time over the steps after the
-first, ratios are to `plain`.
+in a process of its own. `default` is Trainer as it comes, with float32 products; `plain` has those
+of the dtype that the machine takes, as ours. `recompute` is ours with `activation_checkpointing`,
+`lora` ours with LoRA. Rounds alternate between the ways; figures are medians, those of time over
+the steps after the first, ratios are to `plain`.
 
 CPU seconds are those of the process: on a shared machine they are the steadier figure. The last
 column leaves out what no way can do without: imports, and weights, gradients and both moments of
@@ -151,7 +151,7 @@ def run_plain(way: str, num_steps: int, base: Any, folder: Path) -> Figures:
             output_dir=str(folder),
             max_steps=num_steps,
             per_device_train_batch_size=BATCH,
-            bf16=way == "plain",
+            bf16=way == "plain" and base.dtype == "bfloat16",
             use_cpu=True,
             logging_steps=1,
             save_strategy="no",
@@ -172,7 +172,7 @@ def run_plain(way: str, num_steps: int, base: Any, folder: Path) -> Figures:
 def one(way: str, num_steps: int) -> Figures:
     """One way, measured in this process."""
     settings.apply_defaults()
-    base = resolve_model(ModelConfig(), settings.home())
+    base = resolve_model(ModelConfig(), settings.home(), "cpu")
     before = peak_mb()
     weights_mb = folder_mb(Path(base.path))
     held_mb = before + (weights_mb if way == "lora" else 8 * weights_mb)

@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> Figures:
     settings.apply_defaults()
     transformers.logging.set_verbosity_error()
     config = ModelConfig(name_or_path=arguments.model, dtype="float32")
-    reference = resolve_model(config, settings.home())
+    reference = resolve_model(config, settings.home(), "cpu")
     lm = load_model(reference, "cpu", 4096)
     texts = load_benchmark(f"wikitext={arguments.texts}", arguments.limit, 0)
     figures = {

@@ -23,6 +23,7 @@ MAY_USE_STAGE = {
     ("toolformer_core/decode.py", "toolformer_core.execute"),
 }
 TORCH_MODULES = (
+    "arithmetic",
     "call_starts",
     "hf_attention",
     "hf_draw",

@@ -19,7 +19,7 @@ def job(tmp_path, tiny_llama_folder):
 
 
 def test_two_processes_have_the_curves_of_one_and_leave_a_model(job, tmp_path):
-    """Tolerance 1e-4: the same tokens, added up in another order, in bfloat16."""
+    """Tolerance 1e-4: the same tokens, added up in another order, in float32."""
     one = run_job(job)
     told = []
     two = launch_job(

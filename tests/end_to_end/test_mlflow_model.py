@@ -46,7 +46,7 @@ def experiment(client, runtime):
 @pytest.fixture(scope="module")
 def model(calling_llama_folder, runtime):
     folder = tuned_folder(calling_llama_folder, runtime.home / "tuned")
-    return resolve_model(describe(folder).tuned, runtime.home)
+    return resolve_model(describe(folder).tuned, runtime.home, "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def test_workers_make_the_same_shards_and_only_those_that_are_missing(finished, 
     runtime = cluster_runtime("dask")
     expected = stages(manifests)["sample", "Calculator"]
     tools = tool_refs(project.config.tools, project.runtime)[:1]
-    model = resolve_model(project.config.model, project.runtime.home)
+    model = resolve_model(project.config.model, project.runtime.home, "cpu")
     first, again = (
         stages(sample(manifests[0], tools, model, project.config, runtime))["sample", "Calculator"]
         for _ in range(2)

@@ -77,7 +77,7 @@ def test_mlflow_server_that_goes_away_in_the_middle_gets_all_in_the_end(
     monkeypatch.setattr(track_store, "_ask_again", {})
     project, manifests = finished
     folder = tuned_folder(calling_llama_folder, tmp_path / "tuned")
-    model = resolve_model(ModelConfig(name_or_path=str(folder), dtype="float32"), tmp_path)
+    model = resolve_model(ModelConfig(name_or_path=str(folder), dtype="float32"), tmp_path, "cpu")
     runtime = Runtime(root=tmp_path / "run", home=project.runtime.home, tracking_uri=server.address)
 
     def restart():

