@@ -184,9 +184,10 @@ def read_model_description(folder: Path) -> tuple[ModelConfig, ToolsConfig, Deco
         return None
     with _whole_file(path, "restore it, or fine-tune again, which writes it"):
         content = json.loads(path.read_text(encoding="utf-8"))
-        # An older version wrote only the dtype, which was as set.
-        dtype = content.get("dtype_setting", content["dtype"])
-        base = ModelConfig(name_or_path=content["base_model"], dtype=dtype)
+        taken = content["dtype"]  # an older version wrote no other, and took what was set
+        base = ModelConfig(
+            name_or_path=content["base_model"], dtype=content.get("dtype_setting", taken)
+        )
         return (
             base.model_copy(update={"dtype": "auto"}) if base.dtype == "bfloat16" else base,
             ToolsConfig.model_validate(content["tools"]),

@@ -163,6 +163,7 @@ def test_first_run_is_tracked_as_parent_and_children(finished):
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     assert float(parent.data.params["tau_f"]) == 0.0
     assert parent.data.params["k"] == "10"
+    assert parent.data.params["dtype"] == "float32"
     assert {"fingerprint", "git_commit", "prefect_flow_run_id"} <= set(parent.data.tags)
     kept = funnel(project.root / "calls.duckdb")["Calendar"]["kept"]
     assert parent.data.metrics["filter/Calendar/kept_count"] >= kept
@@ -188,9 +189,10 @@ def test_first_run_leaves_report_and_model(finished):
     page = (root / "report.html").read_text(encoding="utf-8")
     assert all(tool in page for tool in TOOLS)
     assert (root / "model" / "model.safetensors").is_file()
-    assert json.loads((root / "model" / "toolformer.json").read_text())["tools"]["enabled"] == list(
-        TOOLS
-    )
+    assert "arithmetic" in page
+    described = json.loads((root / "model" / "toolformer.json").read_text())
+    assert described["tools"]["enabled"] == list(TOOLS)
+    assert (described["dtype"], described["dtype_setting"]) == ("float32", "float32")
 
 
 def test_second_run_after_gc_finds_every_shard_and_rewrites_none(finished):

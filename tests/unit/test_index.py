@@ -418,7 +418,7 @@ def test_settings_are_flat_and_per_tool_values_have_the_tool_in_the_key(tmp_path
     assert settings["sample.sampling_threshold"] == "0.05"
     assert settings["corpus.sources"] == '["texts.jsonl"]'
     assert settings["corpus.max_documents"] == "null"
-    assert settings["model.dtype"] == "bfloat16"
+    assert settings["model.dtype"] == "auto"
 
 
 def test_query_limit_cuts_the_rows(tmp_path: Path) -> None:

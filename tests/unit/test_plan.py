@@ -13,6 +13,7 @@ from flows.cli import app
 from tasks.filter import filter_shard
 from tasks.publish import record_run, record_seconds, run_seconds
 from tests.support.builders import CallStory, document, pipeline_config, write_annotation
+from toolformer_core.arithmetic import taken_dtype
 from toolformer_core.errors import ConfigError
 from toolformer_core.plan import Question, plan
 from toolformer_core.plan_costs import (
@@ -204,7 +205,7 @@ def test_of_device_its_own_figures_are_the_costs() -> None:
     assert measured.num_documents == 10
 
 
-@pytest.mark.parametrize("name", ["cpu2", "h200"])
+@pytest.mark.parametrize("name", ["cpu2", "cpu2-float32", "h200"])
 def test_load_device_every_known_one_can_be_planned_with(name: str) -> None:
     figures = load_device(name)
     measured = of_device(name, figures)
@@ -275,6 +276,20 @@ def test_plan_command_finished_run_gives_figures(tmp_path: Path) -> None:
 
     assert json.loads(as_json.output)["annotate"]["tool_calls"] == 2000
     assert "2,000 calls" in as_text.output
+
+
+@pytest.mark.parametrize(
+    ("dtype", "cores"), [("bfloat16", "cpu2"), ("float32", "cpu2-float32"), ("auto", None)]
+)
+def test_plan_command_takes_the_cores_with_the_arithmetic_of_here(
+    dtype: str, cores: str | None
+) -> None:
+    command = ["plan", "--documents", "1e3", "--set", f"model.dtype={dtype}", "--json"]
+
+    measured = json.loads(CliRunner().invoke(app, command).stdout)["measured"]
+
+    expected = cores or {"bfloat16": "cpu2", "float32": "cpu2-float32"}[taken_dtype("auto", "cpu")]
+    assert measured["from"] == f"the demo's texts on {expected}"
 
 
 def test_plan_command_two_sources_are_refused(tmp_path: Path) -> None:

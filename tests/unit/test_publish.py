@@ -52,5 +52,24 @@ def test_read_model_description_broken_file_names_file_and_cure(tmp_path, conten
     assert_one_line(caught, tmp_path / MODEL_FILE)
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"dtype": "bfloat16", "dtype_setting": "auto"}, "auto"),
+        ({"dtype": "float32", "dtype_setting": "auto"}, "auto"),
+        ({"dtype": "bfloat16", "dtype_setting": "bfloat16"}, "auto"),
+        ({"dtype": "float32", "dtype_setting": "float32"}, "float32"),
+        ({"dtype": "bfloat16"}, "auto"),  # of an older version
+        ({"dtype": "float32"}, "float32"),
+    ],
+)
+def test_read_model_description_dtype_is_left_to_the_machine_unless_float32_was_set(
+    tmp_path, told, expected
+):
+    content = {"base_model": "m", "tools": {}, "decode": {}, **told}
+    write(tmp_path / MODEL_FILE, json.dumps(content))
+    assert read_model_description(tmp_path)[0].dtype == expected
+
+
 def test_read_model_description_of_a_plain_model_is_none(tmp_path):
     assert read_model_description(tmp_path) is None
