@@ -15,6 +15,8 @@ search, translation: the tools against other ways; faults: tools that ail; kills
 serve: many clients at once; finetune: a training step; perplexity: against the harness; index: ten
 million calls in DuckDB; overhead: what Prefect adds; runners: threads, Dask and Ray; see these
 modules. device: what a GPU gives, a module of its own.
+
+Each prints first whether model.dtype=auto takes the faster arithmetic of this CPU.
 """
 
 import argparse
@@ -205,12 +207,12 @@ def matmul_rate(dtype: torch.dtype, size: int = 2048, seconds: float = math.inf)
 def check_arithmetic() -> str:
     """What model.dtype=auto takes here, and whether that is the faster one."""
     rates = {
-        name: matmul_rate(getattr(torch, name), size=512, seconds=0.1) / 1e9
+        name: matmul_rate(getattr(torch, name), size=256, seconds=0.1) / 1e9
         for name in ("bfloat16", "float32")
     }
     taken = taken_dtype("auto", "cpu")
     faster = max(rates, key=lambda name: rates[name])
-    told = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in rates.items())
+    told = ", ".join(f"{name} {rate:.1f} GFLOP/s" for name, rate in rates.items())
     if faster == taken:
         return f"model.dtype=auto takes {taken}, as it should: {told}"
     return f"WARNING: model.dtype=auto takes {taken}, but {faster} is the faster here: {told}"
