@@ -59,9 +59,10 @@ def demo() -> PipelineConfig:
 
     Departs: tau_s is 0, because a 135M model rarely puts 0.05 on "["; the best positions still
     come first. Departs: tau_f is lower than the paper's, whose thresholds for 6.7B parameters
-    drop most right calls of a model this small. Departs: the learning rate is 20 times the
-    paper's, because 60 steps on some 200 texts must do; at 5e-5 the tuned model opened calls
-    that it could not finish. Choice: temperature 0.7, which raises the share of well-formed calls
+    drop most right calls of a model this small; of those kept at 0.4 nine in ten are right.
+    Departs: the learning rate is 20 times the paper's, because 60 steps on some 200 texts must do;
+    at 5e-5 the tuned model opened calls that it could not finish. Departs: k in decoding is chosen
+    after fine-tuning, not 10. Choice: temperature 0.7, which raises the share of well-formed calls
     without making the samples alike. Choice: WikiSearch is tried on articles only, because in
     generated problems this model searches for numbers, and then also when it is tuned. Choice: one
     position for Calendar, because a text that tells the date twice, before the weekday and before
@@ -72,9 +73,9 @@ def demo() -> PipelineConfig:
             sources=(*_PROBLEMS, WIKIPEDIA_SAMPLE),
             max_documents=48,
             sample_seed=7,
-            max_document_chars=600,
+            max_document_chars=400,
             min_document_chars=10,
-            documents_per_shard=24,
+            documents_per_shard=48,
         ),
         tools=ToolsConfig(),
         sample=SampleConfig(
@@ -90,33 +91,37 @@ def demo() -> PipelineConfig:
             seed=7,
         ),
         filter=FilterConfig(
-            filtering_threshold={"default": 0.2, "Calendar": 0.5},
+            filtering_threshold={"default": 0.2, "Calculator": 0.4, "Calendar": 0.5},
+            threshold_sweep=(0.2, 0.3, 0.4, 0.5, 1.0),
         ),
         finetune=FinetuneConfig(
             learning_rate=2e-4,
             num_steps=60,
             batch_size=8,
+            micro_batch_size=8,
             max_sequence_tokens=256,
-            eval_every_steps=20,
+            eval_every_steps=30,
             seed=7,
         ),
         evaluate=EvaluateConfig(
+            benchmarks=("one_step", "sums", "dateset"),
             arms=("base", "disabled", "on", "wrong", "few_shot"),
-            limit=32,
+            limit=100,
             seed=7,
-            decode=DecodeConfig(call_top_k=10, max_calls=1, max_new_tokens=32),
+            decode=DecodeConfig(max_calls=1, max_new_tokens=24),
         ),
         licences=(SourceLicence(source=WIKIPEDIA_SAMPLE, licence="CC-BY-SA-3.0 (Wikipedia)"),),
     )
 
 
-# Choice: worked word problems, as in the evaluation, and bare sums beside them, because of a sum
-# alone this model proposes a right call far more often; then days of which the text tells today's.
+# Choice: word problems of one step, whose answer this model finds by one call, and bare sums beside
+# them, of which it proposes a right call far more often; then days of which the text tells today's.
+# Problems of several steps cost four times as much and taught little.
 _PROBLEMS = (
-    *(f"reasoning-gym:gsm_symbolic?size=48&seed={seed}" for seed in (7, 8, 9, 10)),
-    "reasoning-gym:chain_sum?size=48&seed=7&max_terms=2&min_digits=2&max_digits=3",
-    "reasoning-gym:products?size=32&seed=7&max_digits=2",
-    "reasoning-gym:basic_arithmetic?size=32&seed=7&max_terms=2&min_digits=2&max_digits=3"
+    *(f"one-step:?size=48&seed={seed}" for seed in (7, 8, 9, 10, 11)),
+    "reasoning-gym:chain_sum?size=24&seed=7&max_terms=2&min_digits=2&max_digits=3",
+    "reasoning-gym:products?size=16&seed=7&max_digits=2",
+    "reasoning-gym:basic_arithmetic?size=24&seed=7&max_terms=2&min_digits=2&max_digits=3"
     "&allow_parentheses=false&allow_negation=false&format_style=natural",
     *(
         f"reasoning-gym:calendar_arithmetic?size=48&seed={seed}&tasks=weekday_offset"

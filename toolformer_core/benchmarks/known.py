@@ -135,21 +135,44 @@ class GeneratedSet:
 
     benchmark: Benchmark  # without items
     generate: Callable[[int], Iterable[BenchmarkItem]]
+    scope: str  # what the items stand for
     version: Callable[[], object] | None = None  # changes with the items; none: they tell
     num_items: int | None = None  # if no limit is given; none: all there are
 
 
 def _endless(
-    generate: Callable[[int], Iterable[BenchmarkItem]], version: Callable[[], object]
+    generate: Callable[[int], Iterable[BenchmarkItem]], scope: str, version: Callable[[], object]
 ) -> GeneratedSet:
-    return GeneratedSet(benchmark=_FIRST_NUMBER, generate=generate, version=version, num_items=200)
+    return GeneratedSet(
+        benchmark=_FIRST_NUMBER, generate=generate, scope=scope, version=version, num_items=200
+    )
 
 
 GENERATED: dict[str, GeneratedSet] = {
-    "dateset": GeneratedSet(benchmark=_first_words(5), generate=dateset),
-    "word_problems": _endless(
-        generated_word_problems, functools.partial(importlib.metadata.version, "reasoning-gym")
+    "dateset": GeneratedSet(
+        benchmark=_first_words(5),
+        generate=dateset,
+        scope="The items ask for arithmetic with dates, of which the tools give only today's.",
     ),
-    "one_step": _endless(one_step_problems, lambda: one_step.VERSION),
-    "sums": _endless(bare_sums, lambda: one_step.VERSION),
+    "word_problems": _endless(
+        generated_word_problems,
+        "The items take several steps each.",
+        functools.partial(importlib.metadata.version, "reasoning-gym"),
+    ),
+    "one_step": _endless(
+        one_step_problems,
+        "The items are from templates that no text of ours has; they say nothing of problems of "
+        "more steps.",
+        lambda: one_step.VERSION,
+    ),
+    "sums": _endless(
+        bare_sums,
+        "The items name their expression; they say nothing of finding one.",
+        lambda: one_step.VERSION,
+    ),
 }
+
+
+def scope_of(name: str) -> str:
+    """What the items of a generated set stand for; empty for a set from files."""
+    return GENERATED[name].scope if name in GENERATED else ""
