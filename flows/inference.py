@@ -16,6 +16,8 @@ from toolformer_core.models import resolve_model
 from toolformer_core.overrides import edit, parse_config
 from toolformer_core.tools.base import NO_DOCUMENT
 
+_TOP_K = "evaluate.decode.call_top_k"
+
 
 def generate_events(tuned: TunedModel, text: str) -> Iterator[Event]:
     """What happens while the model goes on with a text."""
@@ -47,6 +49,9 @@ def evaluation_config(
         evaluate=EvaluateConfig(decode=described.decode),
     ).model_dump(mode="json")
     content["evaluate"] |= {name: value for name, value in chosen.items() if value is not None}
+    # A k that is given takes the place of the model's threshold, unless that is given, too.
+    if any(text.partition("=")[0] == _TOP_K for text in assignments):
+        content["evaluate"]["decode"]["call_threshold"] = None
     config: PipelineConfig = edit(parse_config(content), assignments)
     check_evaluation(config.evaluate)
     if "base_c" in config.evaluate.arms and config.evaluate.control is None:

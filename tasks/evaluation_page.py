@@ -103,7 +103,7 @@ def _facts(config: PipelineConfig) -> dict[str, str]:
 
 def _calls_start(config: PipelineConfig) -> str:
     threshold = config.evaluate.decode.call_threshold
-    return f"k = {config.evaluate.decode.call_top_k}" if threshold is None else f"p = {threshold}"
+    return f"k = {config.evaluate.decode.top_k}" if threshold is None else f"p = {threshold}"
 
 
 def _published_split(row: Row, config: PipelineConfig) -> published.PublishedSplit | None:

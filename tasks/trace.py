@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from tasks.publish import MODEL_FILE, made_from, read_json, read_origin, read_run
 from tasks.register import registration
-from toolformer_core.config import Runtime
+from toolformer_core.config import DecodeConfig, Runtime
 from toolformer_core.errors import ConfigError
 from toolformer_core.model_card import public_name
 from toolformer_core.models import ModelRef, folder_digest
@@ -175,7 +175,7 @@ def _model_and_corpus(root: Path, runtime: Runtime) -> tuple[Facts | None, Augme
         "digest": reference.digest,
         "base_model": about.get("base_name") or public_name(about["base_model"]),
         "settings": about["fingerprint"],
-        "call_top_k": about["decode"]["call_top_k"],
+        "call_top_k": DecodeConfig.model_validate(about["decode"]).top_k,
         **registration(reference, runtime),
     }
     return facts, corpus

@@ -210,12 +210,13 @@ class AugmentConfig(Settings):
 class DecodeConfig(Settings):
     """Inference with calls (paper, section 2 "Inference" and section 4.2)."""
 
-    call_top_k: int = Field(
-        default=10,
+    call_top_k: int | None = Field(
+        default=None,
         ge=0,
         le=1000,
         description="k: a call starts when <API> is among the k most "
-        "likely tokens; 1 is greedy, 0 forbids calls.",
+        "likely tokens; 1 is greedy, 0 forbids calls. None: as chosen on held-out texts after "
+        "fine-tuning (1 where nothing was chosen). The paper: 10.",
     )
     call_threshold: float | None = Field(
         default=None,
@@ -248,6 +249,16 @@ class DecodeConfig(Settings):
         max_length=16,
         description="Texts that end the answer and are left out of it; none reaches over a call.",
     )
+
+    @property
+    def top_k(self) -> int:
+        """The k in force: 1 where none is given or chosen."""
+        return 1 if self.call_top_k is None else self.call_top_k
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be chosen when a call starts."""
+        return self.call_top_k is None and self.call_threshold is None
 
 
 Arm = Literal["base", "base_c", "disabled", "on", "wrong", "few_shot"]
@@ -315,6 +326,11 @@ class PipelineConfig(Settings):
         description="Licences of sources, for the model card; of a source without one, that of "
         "the package it lies in.",
     )
+
+    @property
+    def chooses_calls(self) -> bool:
+        """Whether it is chosen after fine-tuning when a call starts: M* has calls, nobody says."""
+        return self.evaluate.decode.is_open and not self.finetune.without_calls
 
     @model_validator(mode="after")
     def _thresholds_are_scored(self) -> "PipelineConfig":

@@ -53,7 +53,7 @@ def choose(
 
 def _may_call(row: Row) -> bool:
     config = row.request.config
-    return row.call is None and config.call_top_k > 0 and row.num_calls < config.max_calls
+    return row.call is None and config.top_k > 0 and row.num_calls < config.max_calls
 
 
 def _starts(
@@ -82,7 +82,7 @@ def is_call_start(rank: int, probability: float, config: DecodeConfig) -> bool:
     """Whether <API>, so many tokens being likelier and with this probability, starts a call."""
     if config.call_threshold is not None:
         return probability >= config.call_threshold
-    return rank < config.call_top_k
+    return rank < config.top_k
 
 
 def _draw(logits_BV: torch.Tensor, rows: Sequence[Row]) -> list[int]:

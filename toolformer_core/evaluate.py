@@ -84,12 +84,15 @@ def takes_part(arm: Arm, kind: Kind) -> bool:
 
 
 def arm_decoding(arm: Arm, decode: DecodeConfig) -> DecodeConfig:
-    """The settings that the arm depends on; those of calls are neutral where there are none."""
-    if arm == "few_shot":
-        # Choice: a threshold on p(<API>) belongs to the tuned model; M has another scale.
-        return decode.model_copy(update={"call_threshold": None})
+    """The settings that the arm depends on; those of calls are neutral where there are none.
+
+    Choice: few_shot starts calls at the same k as M*, so that the two differ in nothing else; where
+    M* goes by a threshold, greedily, because p(<API>) of M has another scale. A k that was chosen
+    was chosen for M*: its advantage, as its tuning is. What was given in numbers holds for both.
+    """
     if arm in CALLING_ARMS:
-        return decode
+        threshold = None if arm == "few_shot" else decode.call_threshold
+        return decode.model_copy(update={"call_top_k": decode.top_k, "call_threshold": threshold})
     return DecodeConfig(
         call_top_k=0,
         max_calls=0,
@@ -162,7 +165,7 @@ def _answer_record(
         benchmark=benchmark.name,
         arm=contestant.arm,
         model=contestant.model,
-        call_top_k=contestant.decode.call_top_k if contestant.tools else 0,
+        call_top_k=contestant.decode.top_k if contestant.tools else 0,
         item_id=item.item_id,
         prompt=item.prompt,
         completion=generation.completion,

@@ -106,6 +106,23 @@ def test_arm_decoding_without_calls_does_not_change_with_them():
         assert arm_decoding(arm, one) == one
 
 
+@pytest.mark.parametrize(
+    ("given", "on", "few_shot"),
+    [
+        ({}, (1, None), (1, None)),
+        ({"call_top_k": 3}, (3, None), (3, None)),
+        ({"call_threshold": 0.3}, (1, 0.3), (1, None)),
+        ({"call_top_k": 10, "call_threshold": 0.3}, (10, 0.3), (10, None)),
+    ],
+)
+def test_arm_decoding_few_shot_has_the_rank_of_the_tuned_model_and_never_its_threshold(
+    given, on, few_shot
+):
+    for arm, expected in (("on", on), ("wrong", on), ("few_shot", few_shot)):
+        decode = arm_decoding(arm, DecodeConfig(**given))
+        assert (decode.call_top_k, decode.call_threshold) == expected
+
+
 @pytest.fixture(scope="module")
 def lm(calling_llama_folder):
     reference = ModelRef(path=str(calling_llama_folder), digest="calls", dtype="float32")

@@ -281,9 +281,9 @@ def test_changed_decoding_leaves_what_is_not_given():
     ("given", "expected"),
     [
         ({"call_top_k": 3}, (3, None)),
-        ({"call_threshold": 0.2}, (10, 0.2)),
+        ({"call_threshold": 0.2}, (None, 0.2)),
         ({"call_top_k": 3, "call_threshold": 0.2}, (3, 0.2)),
-        ({}, (10, 0.1)),
+        ({}, (None, 0.1)),
     ],
 )
 def test_changed_decoding_rank_takes_the_place_of_the_models_threshold(given, expected):
