@@ -13,12 +13,12 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from toolformer_core.benchmarks.base import Benchmark, BenchmarkItem
+from toolformer_core.call_rule import CallRule
 from toolformer_core.call_starts import StartTrace, trace_starts
 from toolformer_core.calling import Caller
 from toolformer_core.config import DecodeConfig
@@ -38,22 +38,6 @@ MIN_CALLING_ITEMS = 5
 """Of the deciding half: a gain of fewer is an accident."""
 
 _SEED = 0  # of the bootstrap
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRule:
-    """One of the two settings that start a call, and its value."""
-
-    setting: Literal["call_threshold", "call_top_k"]
-    value: float
-
-    def applied(self, config: DecodeConfig) -> DecodeConfig:
-        """The decoding settings with this rule in force."""
-        if self.setting == "call_top_k":
-            return config.model_copy(update={"call_top_k": int(self.value), "call_threshold": None})
-        # With call_top_k 0 calls are forbidden, whatever the threshold.
-        top_k = max(1, config.call_top_k)
-        return config.model_copy(update={"call_top_k": top_k, "call_threshold": self.value})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +113,7 @@ def calibrate_decode(
 
 def starts_call(trace: StartTrace, config: DecodeConfig) -> bool:
     """Whether the item starts a call under these settings."""
-    can_call = config.max_calls > 0 and config.call_top_k > 0
+    can_call = config.max_calls > 0 and config.top_k > 0
     return can_call and is_call_start(trace.lowest_rank, trace.highest_probability, config)
 
 

@@ -11,13 +11,14 @@ stand in their text branch off it: it is read once for all of them (hf_branches.
 A model whose attention cannot be packed gets the 4-D mask itself, one document at a time; one that
 misreads that too is decoded by copies. Which it is, is found out by trying (hf_probe.py).
 
-Shape legend: B batch, T tokens, N tokens of all sequences, V vocabulary.
+Shape legend: B batch, T tokens, N tokens of all sequences, S tokens that spell <API>, V vocabulary.
 """
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -30,6 +31,17 @@ from toolformer_core.hf_reading import CopiedReading, TreeReading
 from toolformer_core.lm import AnnotationPrompt, LossRequest, TokenizedText
 
 _MAX_SCORED = 2048  # tokens through the vocabulary head in one forward pass
+
+Figure = TypeVar("Figure")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextToken:
+    """What M would write at a place, and how near it is to starting a call there."""
+
+    token_id: int  # the likeliest
+    start_rank: int  # tokens likelier than the likeliest spelling of <API>
+    start_probability: float  # p(<API>), all spellings together
 
 
 class HFLanguageModel(HFModel):
@@ -89,6 +101,35 @@ class HFLanguageModel(HFModel):
             for key, request in zip(keys, requests, strict=True)
         ]
 
+    @torch.inference_mode()
+    def next_tokens(
+        self, asked: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> list[dict[int, NextToken]]:
+        """What M has behind some tokens of a sequence, by their indices.
+
+        `asked`: token ids as M reads them, the document start included, and ascending indices.
+        """
+        release_memory()
+        sequences = [
+            _Sequence(token_ids=list(ids[: max(places, default=-1) + 1]), scored=[*places], shift=1)
+            for ids, places in asked
+        ]
+        return self._measured(sequences, lambda logits_NV, _: self._next_tokens(logits_NV))
+
+    def _next_tokens(self, logits_NV: torch.Tensor) -> list[NextToken]:
+        """See `next_tokens`; ranks are those of decode_choice.py."""
+        found = []
+        for chunk_NV in torch.split(logits_NV, HEAD_CHUNK):
+            starts_NS = chunk_NV[:, list(self.start_ids)]
+            ranks_N = (chunk_NV > starts_NS.amax(-1, keepdim=True)).sum(-1)
+            log_sums_N = starts_NS.float().logsumexp(-1) - chunk_NV.float().logsumexp(-1)
+            columns = (chunk_NV.argmax(-1), ranks_N, log_sums_N.exp())
+            found += [
+                NextToken(token_id=token_id, start_rank=rank, start_probability=probability)
+                for token_id, rank, probability in zip(*(c.tolist() for c in columns), strict=True)
+            ]
+        return found
+
     def _sequence(self, before: list[int], requests: Sequence[LossRequest]) -> "_Sequence":
         """One sequence for requests of one prefix, at one place of one text."""
         scored = sorted({j for r in requests for j in range(r.first, r.last)})
@@ -104,36 +145,47 @@ class HFLanguageModel(HFModel):
 
     def _sequence_losses(self, sequences: Sequence["_Sequence"]) -> list[dict[int, float]]:
         """Token index to loss, for each sequence."""
-        losses: list[dict[int, float]] = [{} for _ in sequences]
+        return self._measured(sequences, self._losses)
+
+    def _measured(
+        self,
+        sequences: Sequence["_Sequence"],
+        measure: Callable[[torch.Tensor, Sequence["_Sequence"]], list[Figure]],
+    ) -> list[dict[int, Figure]]:
+        """Token index to figure, for each sequence.
+
+        `measure` gets the logits before all scored tokens of a batch [N, V], and the batch.
+        """
+        found: list[dict[int, Figure]] = [{} for _ in sequences]
         asked = [k for k, sequence in enumerate(sequences) if sequence.scored]
         lengths = [len(sequences[k].token_ids) for k in asked]
         for bucket in self.batches(lengths):
             for batch in _few_scored([asked[k] for k in bucket], sequences):
                 chosen = [sequences[k] for k in batch]
-                nll = iter(self._batch_losses(chosen))
+                figures = iter(measure(self._batch_logits(chosen), chosen))
                 for k in batch:
-                    losses[k] = {j: next(nll) for j in sequences[k].scored}
-        return losses
+                    found[k] = {j: next(figures) for j in sequences[k].scored}
+        return found
 
-    def _batch_losses(self, batch: Sequence["_Sequence"]) -> list[float]:
-        """Losses of all scored tokens of the batch, sequence by sequence."""
-        if self.way is Way.PACKED:
-            layout = packing.Separate([len(s.token_ids) for s in batch], self.device)
-            starts = itertools.accumulate((len(s.token_ids) for s in batch), initial=0)
-            keep = [
+    def _batch_logits(self, batch: Sequence["_Sequence"]) -> torch.Tensor:
+        """Logits before all scored tokens of the batch, sequence by sequence [N, V]."""
+        if self.way is not Way.PACKED:
+            return self._padded_logits(batch)
+        starts = itertools.accumulate((len(s.token_ids) for s in batch), initial=0)
+        return packing.packed_logits(
+            self.model,
+            packing.Separate([len(s.token_ids) for s in batch], self.device),
+            [i for s in batch for i in s.token_ids],
+            [p for s in batch for p in range(len(s.token_ids))],
+            [
                 start + s.shift + j - 1
                 for start, s in zip(starts, batch, strict=False)
                 for j in s.scored
-            ]
-            logits_NV = packing.packed_logits(
-                self.model,
-                layout,
-                [i for s in batch for i in s.token_ids],
-                [p for s in batch for p in range(len(s.token_ids))],
-                keep,
-            )
-        else:
-            logits_NV = self._padded_logits(batch)
+            ],
+        )
+
+    def _losses(self, logits_NV: torch.Tensor, batch: Sequence["_Sequence"]) -> list[float]:
+        """Losses of all scored tokens of the batch, sequence by sequence."""
         targets = [s.token_ids[s.shift + j] for s in batch for j in s.scored]
         targets_N = torch.tensor(targets, device=self.device)
         chunks = zip(

@@ -13,7 +13,7 @@ Shape legend: B batch, T tokens.
 import heapq
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,9 +49,12 @@ def split_documents(
     train: list[AugmentedDocument] = []
     dev: list[AugmentedDocument] = []
     for document in augmented:
-        drawn = int(digest(config.seed, "dev", document.document_id), 16) / 2**64
-        (dev if drawn < config.dev_fraction else train).append(document)
+        (dev if _is_held_out(document.document_id, config) else train).append(document)
     return (train, dev) if train else (dev, [])
+
+
+def _is_held_out(document_id: str, config: FinetuneConfig) -> bool:
+    return int(digest(config.seed, "dev", document_id), 16) / 2**64 < config.dev_fraction
 
 
 def plain_texts(
@@ -75,16 +78,35 @@ def plain_texts(
             f"finetune.plain_text_share {share}: {num_train} texts with calls need {wanted} "
             f"without, and the corpus has {len(chosen)}; lower it"
         )
-    return [
-        AugmentedDocument(
-            document_id=document.document_id,
-            source=document.source,
-            original_text=document.text,
-            augmented_text=document.text,
-            calls=(),
-        )
-        for document in chosen
-    ]
+    return [_without_calls(document) for document in chosen]
+
+
+def held_out_plain_texts(
+    documents: Iterable[Document], seen: Collection[str], count: int, config: FinetuneConfig
+) -> list[AugmentedDocument]:
+    """Up to `count` texts of C that lie on the dev side, drawn by the seed.
+
+    `seen` are the ids of documents that are left out: of C*, and of `plain_texts`.
+    """
+    candidates = (
+        document
+        for document in documents
+        if document.document_id not in seen and _is_held_out(document.document_id, config)
+    )
+    chosen = heapq.nsmallest(
+        count, candidates, key=lambda d: digest(config.seed, "held-out", d.document_id)
+    )
+    return [_without_calls(document) for document in chosen]
+
+
+def _without_calls(document: Document) -> AugmentedDocument:
+    return AugmentedDocument(
+        document_id=document.document_id,
+        source=document.source,
+        original_text=document.text,
+        augmented_text=document.text,
+        calls=(),
+    )
 
 
 def training_example(
@@ -108,7 +130,7 @@ def training_example(
     for k in masked:
         labels[k + 1] = IGNORED
     length = config.max_sequence_tokens
-    places = [_place(tokens, call) for call in calls]
+    places = [call_place(tokens, call) for call in calls]
     return TrainingExample(
         input_ids=torch.tensor(ids[:length], dtype=torch.int32),
         labels=torch.tensor(labels[:length], dtype=torch.int32),
@@ -125,7 +147,7 @@ def _tokens_within(tokens: TokenizedText, start: int, end: int) -> range:
     return range(inside[0], inside[-1] + 1) if inside else range(0)
 
 
-def _place(tokens: TokenizedText, call: CallSpan) -> tuple[int, int]:
+def call_place(tokens: TokenizedText, call: CallSpan) -> tuple[int, int]:
     """Where a call starts and where its arrow ends, in the row with the document-start token."""
     start = tokens.text.index(START, call.start)
     arrow_end = call.result_start - 1  # a space parts the arrow from the result

@@ -15,6 +15,7 @@ from toolformer_core.training_data import (
     TrainingRows,
     collate,
     epoch_order,
+    held_out_plain_texts,
     plain_texts,
     split_documents,
     training_example,
@@ -216,6 +217,24 @@ def test_plain_texts_too_few_are_refused():
             [document(document_id="plain-1")],
             config(plain_text_share=0.9, dev_fraction=0),
         )
+
+
+def test_held_out_plain_texts_lie_on_the_dev_side_and_were_not_trained_on():
+    with_calls = documents(40, "Calculator")
+    corpus = [document(document_id=f"plain-{n}", text=f"Text {n}.") for n in range(200)]
+    corpus += [document(document_id=d.document_id, text="x") for d in with_calls]
+    settings = config(plain_text_share=0.5)
+    trained = plain_texts(with_calls, corpus, settings)
+    seen = {d.document_id for d in (*with_calls, *trained)}
+    held_out = held_out_plain_texts(corpus, seen, 1000, settings)
+    # A text of C* with that id would have been held out.
+    pretended = [augmented_document(document_id=d.document_id) for d in corpus]
+    dev = {d.document_id for d in split_documents(pretended, settings)[1]}
+    assert {d.document_id for d in held_out} == dev - seen
+    assert all(d.calls == () and d.augmented_text == d.original_text for d in held_out)
+    few = held_out_plain_texts(corpus[::-1], seen, 5, settings)
+    assert few == held_out[:5]
+    assert held_out_plain_texts(corpus, seen, 0, settings) == []
 
 
 def packed_rows(lm, settings):
