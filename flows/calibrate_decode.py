@@ -61,7 +61,8 @@ def calibrate_calls(
     )
     chosen = found.recommended
     if writes and chosen is not None and chosen.rule is not None:
-        write_decoding(model, chosen.rule.applied(described.decode))
+        origin = f"calibrate-calls on {found.benchmark}"
+        write_decoding(model, chosen.rule.applied(described.decode), origin)
     return _report(found)
 
 

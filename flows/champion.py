@@ -8,16 +8,18 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.call_rule import choose_calls
 from flows.evaluate import Contestants, evaluate
 from flows.finetune import close_failed, finetune
 from tasks.gate import decide_gate
 from tasks.model_card import describe_model
 from tasks.prepare import prepare_model, prepare_tools
-from tasks.publish import record_others
+from tasks.publish import read_model_description, record_others
 from tasks.register import champion_model, crown_model
 from tasks.report import describe_run, index_run, write_evaluation
 from tasks.resources import ToolRef
 from tasks.track import finish_tracking, start_tracking, track_scores, track_stage
+from toolformer_core.call_rule import with_choice
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.gate import TEXT_ARM, TOOL_ARM, GateConfig, GateDecision
 from toolformer_core.models import ModelRef
@@ -34,27 +36,29 @@ def train_champion(
 ) -> GateDecision:
     """Tune, evaluate and compare; a model that does not pass is kept in its folder alone.
 
-    The champion answers with the tools and settings of the new model. What it has answered before
-    is in the cache.
+    The champion answers with the tools and settings of the new model; where these leave it open when
+    a call starts, as was chosen for each. What it has answered before is in the cache.
     """
     tracking = start_tracking(config, runtime)
     champion = champion_model(runtime)
     base = prepare_model(config.model, runtime)
     tools = prepare_tools(config.tools, runtime)
     tuned = finetune(augmented, documents, base, config.finetune, runtime, tracking)
-    describe_model(tuned, base, config, augmented, runtime.root)
+    choice = choose_calls(config, augmented, documents, tuned.model, runtime, tracking)
+    describe_model(tuned, base, config, augmented, runtime.root, choice=choice)
     models = Contestants(base=base, tuned=tuned.model)
-    answered, scores = evaluate(models, tools, config.evaluate, config.execute, runtime)
+    evaluated = with_choice(config, choice).evaluate
+    answered, scores = evaluate(models, tools, evaluated, config.execute, runtime)
     track_stage(tracking, "evaluate", answered, runtime)
     track_scores(tracking, scores, runtime)
-    describe_model(tuned, base, config, augmented, runtime.root, scores)
+    describe_model(tuned, base, config, augmented, runtime.root, scores, choice)
     rival = _answers(champion, base, tools, gate, config, runtime)
     decision = decide_gate(answered, rival, gate, config.evaluate.seed)
     crown_model(tracking, tuned.model, decision, runtime)
     index = index_run(answered, config, runtime.root)
     record_others(rival, runtime.root)
     links = {"gate": decision.reason, **describe_run(config, runtime, tracking)}
-    report = write_evaluation(index, config, scores, links, runtime.root)
+    report = write_evaluation(index, config, scores, links, runtime.root, choice)
     finish_tracking(tracking, index, report, runtime)
     return decision
 
@@ -70,8 +74,14 @@ def _answers(
     """What the champion answers of the gate's benchmarks; nothing where there is none."""
     if champion is None:
         return []
+    decode = config.evaluate.decode
+    described = read_model_description(Path(champion.path))
+    if config.chooses_calls and described is not None:
+        own = described[2].model_dump(include={"call_top_k", "call_threshold"})
+        decode = decode.model_copy(update=own)
+    benchmarks, arms = (gate.benchmark, gate.texts), (TEXT_ARM, TOOL_ARM)
     asked = config.evaluate.model_copy(
-        update={"benchmarks": (gate.benchmark, gate.texts), "arms": (TEXT_ARM, TOOL_ARM)}
+        update={"benchmarks": benchmarks, "arms": arms, "decode": decode}
     )
     models = Contestants(base=base, tuned=champion)
     manifests, _ = evaluate(models, tools, asked, config.execute, runtime)

@@ -6,6 +6,7 @@ from typing import Any
 from prefect import Flow, flow
 from prefect.client.schemas.objects import FlowRun, State
 
+from flows.call_rule import choose_calls
 from tasks._policies import MODEL_RUNNER, run_one
 from tasks.finetune import finetune_shards, model_is_intact
 from tasks.model_card import describe_model
@@ -63,7 +64,8 @@ def finetune_run(
     tracking = start_tracking(config, runtime)
     base = prepare_model(config.model, runtime)
     tuned = finetune(augmented, documents, base, config.finetune, runtime, tracking)
-    link = describe_model(tuned, base, config, augmented, runtime.root)
+    choice = choose_calls(config, augmented, documents, tuned.model, runtime, tracking)
+    link = describe_model(tuned, base, config, augmented, runtime.root, choice=choice)
     if not config.finetune.without_calls:
         register_model(tracking, tuned.model, runtime)
     close_tracking(tracking, runtime)

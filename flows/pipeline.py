@@ -2,8 +2,8 @@
 
 C --corpus--> shards --sample--> proposed --execute--> executed --filter--> kept
                         (M)                 (tools)            (M, losses)    |
-report <--evaluate-- M* <--finetune------------ C* <--augment-----------------+
-         (M* vs M)            (M)
+report <--evaluate-- k <--call_rule-- M* <--finetune--- C* <--augment---------+
+         (M* vs M)      (M*, held out)        (M)
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.augment import augment
+from flows.call_rule import choose_calls
 from flows.corpus import corpus
 from flows.evaluate import Contestants, evaluate
 from flows.execute import execute
@@ -31,6 +32,7 @@ from tasks.track import (
     track_scores,
     track_stage,
 )
+from toolformer_core.call_rule import with_choice
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.models import ModelRef
 
@@ -96,19 +98,22 @@ def run_pipeline(config: PipelineConfig, runtime: Runtime) -> list[Path]:
     require_yield(index)
     base = prepare_model(config.model, runtime)
     tools = prepare_tools(config.tools, runtime)
-    tuned = finetune(manifests[-1], manifests[0], base, config.finetune, runtime, tracking)
-    describe_model(tuned, base, config, manifests[-1], runtime.root)
+    documents, augmented = manifests[0], manifests[-1]
+    tuned = finetune(augmented, documents, base, config.finetune, runtime, tracking)
+    choice = choose_calls(config, augmented, documents, tuned.model, runtime, tracking)
+    describe_model(tuned, base, config, augmented, runtime.root, choice=choice)
     models = Contestants(base=base, tuned=tuned.model, control=_control(config, manifests, runtime))
-    answered, scores = evaluate(models, tools, config.evaluate, config.execute, runtime)
+    evaluated = with_choice(config, choice).evaluate
+    answered, scores = evaluate(models, tools, evaluated, config.execute, runtime)
     track_stage(tracking, "evaluate", answered, runtime)
     track_scores(tracking, scores, runtime)
-    describe_model(tuned, base, config, manifests[-1], runtime.root, scores)
+    describe_model(tuned, base, config, augmented, runtime.root, scores, choice)
     register_model(tracking, tuned.model, runtime)
     manifests = [*manifests, *answered]
     index = index_run(manifests, config, runtime.root)
     links = describe_run(config, runtime, tracking)
-    report = write_report(index, config, scores, links, runtime.root)
-    finish_tracking(tracking, index, report, runtime)
+    report = write_report(index, config, scores, links, runtime.root, choice)
+    finish_tracking(tracking, index, report, runtime, choice)
     return manifests
 
 

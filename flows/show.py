@@ -10,8 +10,9 @@ from rich.table import Table
 from tasks.diagnosis import diagnose
 from tasks.evaluate import score_shards
 from tasks.index import funnel
-from tasks.publish import read_run
+from tasks.publish import read_call_rule, read_run
 from tasks.report import PAGE, index_of
+from toolformer_core.call_rule import CHOICE
 from toolformer_core.explain import Explanation
 from toolformer_core.notation import render_call_with_result
 from toolformer_core.overrides import parse_config
@@ -21,12 +22,12 @@ _STEPS = ("documents", "positions", "calls", "parsed", "executed", "scored", "ke
 
 
 def run_summary(root: Path) -> dict[str, Any]:  # Any: nested figures
-    """What a finished run reports: funnel, evaluation, cached shards, places."""
+    """What a finished run reports: funnel, evaluation, call rule, cached shards, places."""
     index = index_of(root)
     settings, manifests = read_run(root)
     stages = [read_manifest(path) for path in manifests]
     answered = [shard for stage in stages if stage.stage == "evaluate" for shard in stage.shards]
-    model = root / "model"
+    model, choice = root / "model", read_call_rule(root)
     return {
         "funnel": funnel(index),
         "evaluation": score_shards.fn(answered, parse_config(settings).evaluate),
@@ -35,6 +36,7 @@ def run_summary(root: Path) -> dict[str, Any]:  # Any: nested figures
         "report": str(root / PAGE),
         "index": str(index),
         "model": str(model) if model.exists() else None,
+        "call_rule": None if choice is None else CHOICE.dump_python(choice, mode="json"),
         "diagnosis": diagnose(index),
     }
 
@@ -47,6 +49,9 @@ def print_run(summary: Mapping[str, Any]) -> None:
         print_scores(summary["evaluation"])
     if not any(row["kept"] for row in summary["funnel"].values()):
         console.print(summary["diagnosis"], markup=False)
+    if summary["call_rule"]:
+        choice = CHOICE.validate_python(summary["call_rule"])
+        console.print(f"calls start  at {choice}", highlight=False, soft_wrap=True)
     shards, cached = summary["shards"], summary["shards_cached"]
     console.print(f"shards   {shards}, of which {cached} were there already", highlight=False)
     for name in ("report", "index", "model"):

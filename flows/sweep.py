@@ -18,6 +18,7 @@ from tasks.publish import load_stage
 from tasks.report import describe_run
 from tasks.sweep import CellResult, training_figures, write_summary, write_sweep
 from tasks.track import finish_cell, finish_sweep, start_cell, start_sweep
+from toolformer_core.call_rule import with_choice
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.variations import Cell, Variation, cells, needs_training, sweep_name
 
@@ -70,6 +71,8 @@ def _trained(counted: CellResult, annotated: Annotated, work: SweepWork, run: st
     config = counted.cell.config
     augmented = work.augment(annotated, config)
     tuned = work.finetune(annotated, augmented, config.finetune, run)
+    choice = work.choose_calls(annotated, augmented, tuned.model, config, run)
+    config = with_choice(config, choice)
     models = Contestants(
         base=annotated.model,
         tuned=tuned.model,
@@ -79,6 +82,7 @@ def _trained(counted: CellResult, annotated: Annotated, work: SweepWork, run: st
     answered = [shard for manifest in manifests for shard in load_stage(manifest).shards]
     return replace(
         counted,
+        cell=replace(counted.cell, config=config),
         training=training_figures(tuned),
         answered=tuple(answered),
         scores=tuple(score_shards(answered, config.evaluate)),

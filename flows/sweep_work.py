@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from flows.augment import augment
+from flows.call_rule import call_rule
 from flows.corpus import corpus
 from flows.evaluate import Contestants, evaluate
 from flows.execute import execute
@@ -21,6 +22,8 @@ from flows.sample import sample
 from tasks.prepare import prepare_model, prepare_tools
 from tasks.resources import ToolRef
 from tasks.sweep import count_kept, count_parameters
+from tasks.track import track_call_rule
+from toolformer_core.call_rule import CallChoice
 from toolformer_core.config import (
     Arm,
     ExecuteConfig,
@@ -159,6 +162,25 @@ class SweepWork:
         self._tally("finetune").wanted += 1
         inputs = ["finetune", str(augmented), str(annotated.documents), annotated.model, config]
         return self._once(inputs, train)
+
+    def choose_calls(
+        self,
+        annotated: Annotated,
+        augmented: Path,
+        tuned: ModelRef,
+        config: PipelineConfig,
+        tracking: str,
+    ) -> CallChoice | None:
+        """When the calls of M* start; None where the cell says it."""
+        if not config.chooses_calls:
+            return None
+        documents, settings = annotated.documents, config.finetune
+        choice = self._once(
+            ["call_rule", str(augmented), str(documents), tuned, settings],
+            lambda: call_rule(augmented, documents, tuned, settings, self.runtime),
+        )
+        track_call_rule(tracking, choice, self.runtime)
+        return choice
 
     def control(
         self, annotated: Annotated, augmented: Path, config: PipelineConfig

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from huggingface_hub import ModelCard
 from tasks._policies import effect_task
 from tasks.assets import as_asset, describe_asset
 from tasks.execute import CASSETTE
-from tasks.publish import MODEL_FILE, write_whole
+from tasks.publish import CALL_RULE, MODEL_FILE, write_whole
+from toolformer_core.call_rule import CallChoice, with_choice
 from toolformer_core.cassette import read_descriptions
 from toolformer_core.config import PipelineConfig
 from toolformer_core.finetune import FinetuneResult
@@ -30,15 +32,17 @@ def describe_model(
     augmented: Path,
     root: Path,
     scores: Sequence[Mapping[str, Any]] = (),  # Any: rows of ArmScore
+    choice: CallChoice | None = None,
 ) -> Path:
     """Write toolformer.json and the model card beside the tuned model; link it as ROOT/model.
 
-    `augmented` is the manifest of its C*. With scores the card shows the evaluation. Where it is
-    called from a flow, the model becomes the asset M*, made from that C*.
+    `augmented` is the manifest of its C*. With scores the card shows the evaluation; `choice` is
+    when its calls start, None where the settings say so. Where it is called from a flow, the model
+    becomes the asset M*, made from that C*.
     """
     # The manifest lies in ROOT/augment/all/FINGERPRINT.
     describe = as_asset(write_description, "model", root, made_in=augmented.absolute().parents[3])
-    return describe(tuned, base, config, augmented, root, scores)
+    return describe(tuned, base, config, augmented, root, scores, choice)
 
 
 @effect_task
@@ -49,6 +53,7 @@ def write_description(
     augmented: Path,
     root: Path,
     scores: Sequence[Mapping[str, Any]],  # Any: as above
+    choice: CallChoice | None,
 ) -> Path:
     """See describe_model."""
     describe_asset(
@@ -62,13 +67,18 @@ def write_description(
         }
     )
     folder = Path(tuned.model.path)
+    decode = with_choice(config, choice).evaluate.decode
+    origin = {"origin": "none" if decode.is_open else "given"}
+    if choice is not None:
+        origin = {"origin": f"chosen on {choice.num_texts} held-out texts", **asdict(choice)}
     content = {
         "base_model": base.path,
         "base_name": public_name(config.model.name_or_path),  # the path of a download tells little
         "dtype": tuned.model.dtype,  # that was taken
         "dtype_setting": config.model.dtype,
         "tools": config.tools.model_dump(mode="json"),
-        "decode": config.evaluate.decode.model_dump(mode="json"),
+        "decode": decode.model_dump(mode="json"),
+        CALL_RULE: origin,
         "fingerprint": fingerprint(config),
         # Where C* lies, as seen from ROOT: toolformer trace goes on from there, gc keeps it.
         "augmented": os.path.relpath(augmented, root),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import index
+from tasks.call_rule_figures import call_rule_figures
 from tasks.commands import calls_command, evaluate_command, funnel_command
 from tasks.diagnosis import diagnose
 from tasks.evaluation_page import evaluation_context
@@ -17,6 +18,7 @@ from tasks.figures import figures
 from tasks.reliability import JUDGED_CALLS, reliability_lines
 from tasks.templates import render
 from toolformer_core import published
+from toolformer_core.call_rule import CallChoice, with_choice
 from toolformer_core.config import PipelineConfig, pruning_threshold
 from toolformer_core.overrides import flat_settings
 from toolformer_core.records import Outcome
@@ -44,10 +46,11 @@ def render_page(
     config: PipelineConfig,
     scores: Sequence[Mapping[str, Any]],  # Any: text and numbers; see the keys below
     links: Mapping[str, str],
+    choice: CallChoice | None = None,
 ) -> str:
     """The report as one HTML text.
 
-    Scores have the keys of ArmScore.
+    Scores have the keys of ArmScore. With a choice it shows when calls start.
     Links are shown with the run's facts: web addresses as links, all else (versions, paths) as
     text.
     Raises: ConfigError if there is no index.
@@ -55,7 +58,9 @@ def render_page(
     settings = flat_settings(config)
     funnel = index.funnel(index_path)
     root = index_path.parent
-    evaluated_by = evaluate_command(str(root / "model"), config, None)
+    chosen = with_choice(config, choice)
+    evaluated_by = evaluate_command(str(root / "model"), chosen, None)
+    drawn = {**figures(index_path), **call_rule_figures(choice)}
     return render(
         "page.html.j2",
         {
@@ -68,9 +73,7 @@ def render_page(
                 for row in index.select(index_path, "SELECT * FROM threshold_sweep")
             ],
             "prune_below": max(pruning_threshold(config, tool) for tool in config.tools.enabled),
-            "figures": {
-                name: inline_svg(name, figure) for name, figure in figures(index_path).items()
-            },
+            "figures": {name: inline_svg(name, figure) for name, figure in drawn.items()},
             "examples": {tool: _examples(index_path, tool) for tool in funnel},
             "health": index.select(index_path, "SELECT * FROM tool_health"),
             "outcomes": [outcome.value for outcome in Outcome],
@@ -81,7 +84,8 @@ def render_page(
             "reliability": reliability_lines(index_path),
             "funnel_command": funnel_command(root),
             "queries": {name: calls_command(root, sql) for name, sql in _QUERIES.items()},
-            **evaluation_context(index_path, config, scores, evaluated_by),
+            "choice": choice,
+            **evaluation_context(index_path, chosen, scores, evaluated_by),
         },
     )
 

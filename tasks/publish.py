@@ -13,6 +13,7 @@ import psutil
 from tasks._policies import effect_task
 from tasks.assets import describe_asset
 from tasks.locks import LOCKS, file_lock
+from toolformer_core.call_rule import CHOICE, CallChoice
 from toolformer_core.config import DecodeConfig, PipelineConfig
 from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.errors import ConfigError
@@ -105,6 +106,8 @@ def git_commit() -> str:
 
 RUN_FILE = "run.json"
 MODEL_FILE = "toolformer.json"
+CALL_RULE = "call_rule"
+"""Key in both: when calls start, and who says so."""
 
 
 def record_run(config: PipelineConfig, manifests: Sequence[Path], root: Path) -> None:
@@ -138,7 +141,23 @@ def read_links(root: Path) -> dict[str, str]:
     return dict(read_json(root / RUN_FILE, "run again, which writes it").get("links", {}))
 
 
-def _add_to_record(root: Path, **facts: float | list[str] | dict[str, str]) -> None:
+def record_call_rule(choice: CallChoice, root: Path) -> None:
+    """Add to run.json when calls start, as chosen."""
+    _add_to_record(root, **{CALL_RULE: CHOICE.dump_python(choice, mode="json")})
+
+
+def read_call_rule(root: Path) -> CallChoice | None:
+    """What record_call_rule has added; None where nothing was chosen.
+
+    Raises: ConfigError if run.json is broken.
+    """
+    cure = "run again, which writes it"
+    found = read_json(root / RUN_FILE, cure).get(CALL_RULE)
+    with _whole_file(root / RUN_FILE, cure):
+        return None if found is None else CHOICE.validate_python(found)
+
+
+def _add_to_record(root: Path, **facts: Any) -> None:  # Any: JSON
     path = root / RUN_FILE
     with file_lock(root / LOCKS, RUN_FILE):  # two runs may end at once
         content = json.loads(path.read_text(encoding="utf-8")) | facts
@@ -233,10 +252,11 @@ def _whole_file(path: Path, cure: str) -> Iterator[None]:
         raise ConfigError(f"{path} is broken ({type(error).__name__}: {reason}); {cure}") from error
 
 
-def write_decoding(folder: Path, decode: DecodeConfig) -> None:
-    """Put decoding settings into toolformer.json of a tuned model."""
+def write_decoding(folder: Path, decode: DecodeConfig, origin: str) -> None:
+    """Put decoding settings into toolformer.json of a tuned model, and where they come from."""
     path = folder / MODEL_FILE
-    content = json.loads(path.read_text()) | {"decode": decode.model_dump(mode="json")}
+    content = json.loads(path.read_text())
+    content |= {"decode": decode.model_dump(mode="json"), CALL_RULE: {"origin": origin}}
     write_whole(path, json.dumps(content, indent=1))
 
 

@@ -15,8 +15,16 @@ from tasks.evaluation_page import render_evaluation
 from tasks.index import build_index, examples, funnel
 from tasks.journal import RUN_TAG, Journal
 from tasks.page import render_page
-from tasks.publish import git_commit, record_links, record_run, record_seconds, write_whole
+from tasks.publish import (
+    git_commit,
+    record_call_rule,
+    record_links,
+    record_run,
+    record_seconds,
+    write_whole,
+)
 from toolformer_core.arithmetic import taken_dtype
+from toolformer_core.call_rule import CallChoice, with_choice
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ZeroYieldError
 from toolformer_core.fingerprint import fingerprint
@@ -145,10 +153,13 @@ def write_report(
     scores: Sequence[Mapping[str, Any]],
     links: Mapping[str, str],
     root: Path,
+    choice: CallChoice | None = None,
 ) -> Path:
-    """The self-contained HTML report."""
+    """The self-contained HTML report; with a choice it shows when calls start."""
     path = root / PAGE
-    write_whole(path, render_page(index, config, scores, links))
+    write_whole(path, render_page(index, config, scores, links, choice))
+    if choice is not None:
+        record_call_rule(choice, root)
     create_link_artifact(link=path.absolute().as_uri(), key="report", link_text="HTML report")
     if scores:
         create_table_artifact(table=[dict(score) for score in scores], key="evaluation")
@@ -166,10 +177,13 @@ def write_evaluation(
     scores: Sequence[Mapping[str, Any]],
     links: Mapping[str, str],
     root: Path,
+    choice: CallChoice | None = None,
 ) -> Path:
     """The self-contained HTML report of an evaluation alone."""
     path = root / PAGE
-    write_whole(path, render_evaluation(index, config, scores, links))
+    write_whole(path, render_evaluation(index, with_choice(config, choice), scores, links))
+    if choice is not None:
+        record_call_rule(choice, root)
     create_link_artifact(link=path.absolute().as_uri(), key="report", link_text="HTML report")
     create_table_artifact(table=[dict(score) for score in scores], key="evaluation")
     record_links(links, root)

@@ -6,8 +6,9 @@ from tasks.evaluate import score_shards
 from tasks.evaluation_page import render_evaluation
 from tasks.index import query
 from tasks.page import render_page
-from tasks.publish import read_json, read_links, read_run, write_whole
+from tasks.publish import read_call_rule, read_json, read_links, read_run, write_whole
 from tasks.report import PAGE, index_of, place_index
+from toolformer_core.call_rule import with_choice
 from toolformer_core.errors import ConfigError
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.overrides import parse_config
@@ -33,9 +34,13 @@ def refresh(root: Path) -> dict[str, str]:
         answered = [shard for ref in stages if ref.stage == "evaluate" for shard in ref.shards]
         scores = score_shards.fn(answered, config.evaluate)
         is_whole = any(ref.stage == "corpus" for ref in stages)
-        render = render_page if is_whole else render_evaluation
         links = read_links(root) or _known(fingerprint(config), manifests)
-        write_whole(page, render(index, config, scores, {**links, "output folder": str(root)}))
+        links, choice = {**links, "output folder": str(root)}, read_call_rule(root)
+        if is_whole:
+            write_whole(page, render_page(index, config, scores, links, choice))
+        else:
+            config = with_choice(config, choice)
+            write_whole(page, render_evaluation(index, config, scores, links))
         done["report"] = why
     return done
 

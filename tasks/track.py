@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from prefect.runtime import flow_run
 
 from tasks._policies import effect_task
+from tasks.call_rule_figures import call_rule_figures
 from tasks.figures import figures
 from tasks.index import funnel, query
 from tasks.journal import Action, Journal, closing, measuring, opening, uploading
@@ -24,7 +25,8 @@ from tasks.publish import git_commit
 from tasks.sweep_figures import sweep_figures
 from tasks.track_store import conclude, record, settle, tracking_uri
 from toolformer_core.arithmetic import taken_dtype
-from toolformer_core.config import PipelineConfig, Runtime
+from toolformer_core.call_rule import CallChoice
+from toolformer_core.config import DecodeConfig, PipelineConfig, Runtime
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.overrides import flat_settings
@@ -150,6 +152,38 @@ def track_finetune(tracking: str | None, result: FinetuneResult, runtime: Runtim
     record(runtime, opening(child, "finetune"), measuring(child, sizes), *curves, closing(child))
 
 
+@effect_task
+def track_call_rule(tracking: str, choice: CallChoice, runtime: Runtime) -> None:
+    """The rule as params of the run, and a child run with what every rule gives."""
+    child = f"{tracking}/call_rule"
+    figures: dict[str, float | None] = {
+        "call_rule/texts_count": choice.num_texts,
+        "call_rule/plain_texts_count": choice.num_plain_texts,
+    }
+    for count in choice.counts:
+        named = {
+            "precision": count.precision,
+            "recall": count.recall,
+            "f1": count.f1,
+            "calls_count": count.num_calls,
+            "started_count": count.num_started,
+            "exact_count": count.num_exact,
+            "false_starts_count": count.num_false,
+            "false_starts_plain_count": count.num_false_plain,
+        }
+        rule = f"{count.rule.setting}_{count.rule.value:g}"
+        figures |= {f"call_rule/{rule}/{name}": figure for name, figure in named.items()}
+    known = {name: figure for name, figure in figures.items() if figure is not None}
+    params = _rule_params(choice.rule.applied(DecodeConfig()))
+    record(
+        runtime,
+        opening(tracking, "", params=params),  # it is there, and keeps its name
+        opening(child, "call_rule"),
+        measuring(child, known),
+        closing(child),
+    )
+
+
 @contextmanager
 def live_metrics(
     tracking: str | None, stage: str, runtime: Runtime
@@ -214,9 +248,11 @@ def _score_metrics(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 @effect_task
-def finish_tracking(tracking: str, index: Path, report: Path, runtime: Runtime) -> None:
+def finish_tracking(
+    tracking: str, index: Path, report: Path, runtime: Runtime, choice: CallChoice | None = None
+) -> None:
     """Track the figures and the report, and the end of the parent run."""
-    _finish(tracking, figures(index), report, runtime)
+    _finish(tracking, {**figures(index), **call_rule_figures(choice)}, report, runtime)
 
 
 @effect_task
@@ -288,8 +324,15 @@ def _paper_params(config: PipelineConfig) -> dict[str, Any]:
         for tool in config.tools.enabled
     }
     decode = config.evaluate.decode
-    k = decode.call_top_k if decode.call_threshold is None else "none"
-    return {**symbols, **by_tool, "k": k}
+    # What is still open is told when it is chosen: a param is told once.
+    return {**symbols, **by_tool, **({} if decode.is_open else _rule_params(decode))}
+
+
+def _rule_params(decode: DecodeConfig) -> dict[str, Any]:
+    """When calls start: the paper's k, and whichever rule it is."""
+    if decode.call_threshold is not None:
+        return {"k": "none", "call_rule": f"call_threshold={decode.call_threshold:g}"}
+    return {"k": decode.top_k, "call_rule": f"call_top_k={decode.top_k}"}
 
 
 def _arithmetic(config: PipelineConfig, runtime: Runtime) -> dict[str, str]:
@@ -304,7 +347,7 @@ def _params(
     if sections is None:
         return {**settings, **_arithmetic(config, runtime), **_paper_params(config)}
     chosen = {key: v for key, v in settings.items() if key.partition(".")[0] in sections}
-    return {**chosen, **_arithmetic(config, runtime), "k": _paper_params(config)["k"]}
+    return {**chosen, **_arithmetic(config, runtime), **_rule_params(config.evaluate.decode)}
 
 
 def _curve_key(stage: str, name: str) -> str:

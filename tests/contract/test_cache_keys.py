@@ -19,6 +19,7 @@ from tasks._policies import ContentKey, is_transient, run_one, run_shards, shard
 from tasks.evaluate import Part
 from tasks.resources import ToolRef
 from tests.support.builders import document
+from toolformer_core.call_rule import CallChoice
 from toolformer_core.config import (
     AugmentConfig,
     CorpusConfig,
@@ -266,7 +267,7 @@ def real_tasks() -> dict[str, Task]:
 
 
 REAL = real_tasks()
-RESULT_TYPES = {ShardRef, CorpusShards, FinetuneResult}
+RESULT_TYPES = {ShardRef, CorpusShards, FinetuneResult, CallChoice}
 
 
 def shard_ref(digest="a", path="one.parquet"):
@@ -336,6 +337,7 @@ CONFIGS = {
     "score_shard": (ScoreConfig(), ScoreConfig(prefix_separator=" ")),
     "augment_shard": (AugmentConfig(), AugmentConfig(max_calls_per_document=1)),
     "finetune_shards": (FinetuneConfig(), FinetuneConfig(seed=5)),
+    "call_rule_shards": (FinetuneConfig(), FinetuneConfig(seed=5)),
 }
 
 
@@ -364,6 +366,7 @@ PARAMETERS = [(name, parameter) for name in REAL for parameter in parameters_of(
 
 def test_every_stage_has_its_cached_task():
     stages = {"corpus", "sample", "execute", "score", "filter", "augment", "finetune", "evaluate"}
+    stages.add("call_rule")
     assert {task.cache_policy.stage for task in REAL.values()} == stages
 
 

@@ -80,6 +80,7 @@ def test_calibrate_calls_write_changes_the_rule_of_the_model_and_nothing_else(
     }
     rule = after["decode"]["call_threshold"] or after["decode"]["call_top_k"]
     assert f"{rule:g}" in output
+    assert after.pop("call_rule")["origin"].startswith("calibrate-calls on ")
     del before["decode"], after["decode"]
     assert after == before
 

@@ -17,12 +17,19 @@ from pathlib import Path
 import pytest
 
 from flows.pipeline import annotate, run_pipeline
+from flows.show import run_summary
 from tasks.gc import delete, find_garbage
 from tasks.index import funnel, query
 from tests.end_to_end.conftest import NUM_DOCUMENTS
 from toolformer_core.augment import strip_calls
 from toolformer_core.notation import parse_call
-from toolformer_core.records import AugmentedDocument, Document, FilterDecision, QuarantinedRow
+from toolformer_core.records import (
+    AugmentedDocument,
+    Document,
+    EvaluatedItem,
+    FilterDecision,
+    QuarantinedRow,
+)
 from toolformer_core.shards import read_manifest, read_shard, total_counts
 
 TOOLS = ("Calculator", "Calendar", "WikiSearch")
@@ -36,6 +43,10 @@ def stages(manifests):
 
 def rows(ref, record_type):
     return [row for shard in ref.shards for row in read_shard(shard, record_type)]
+
+
+def rule_of(choice):
+    return f"{choice['rule']['setting']} = {choice['rule']['value']:g}"
 
 
 def shard_files(root):
@@ -158,15 +169,39 @@ def test_first_run_is_tracked_as_parent_and_children(finished):
         run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
     ]
     assert sorted(run.info.run_name for run in children) == sorted(
-        [*PER_TOOL_STAGES, "corpus", "augment", "finetune", "evaluate"]
+        [*PER_TOOL_STAGES, "corpus", "augment", "finetune", "call_rule", "evaluate"]
     )
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     assert float(parent.data.params["tau_f"]) == 0.0
-    assert parent.data.params["k"] == "10"
     assert parent.data.params["dtype"] == "float32"
+    chosen = json.loads((project.root / "run.json").read_text())["call_rule"]
+    assert parent.data.params["call_rule"] == rule_of(chosen).replace(" ", "")
+    [child] = [run for run in children if run.info.run_name == "call_rule"]
+    for count in chosen["counts"]:
+        name = f"call_rule/{count['rule']['setting']}_{count['rule']['value']:g}"
+        assert child.data.metrics[f"{name}/exact_count"] == count["num_exact"]
     assert {"fingerprint", "git_commit", "prefect_flow_run_id"} <= set(parent.data.tags)
     kept = funnel(project.root / "calls.duckdb")["Calendar"]["kept"]
     assert parent.data.metrics["filter/Calendar/kept_count"] >= kept
+
+
+def test_first_run_has_its_call_rule_in_model_report_answers_and_summary(finished):
+    project, manifests = finished
+    chosen = json.loads((project.root / "run.json").read_text())["call_rule"]
+    described = json.loads((project.root / "model" / "toolformer.json").read_text())
+    assert described["call_rule"] == {
+        "origin": f"chosen on {chosen['num_texts']} held-out texts",
+        **chosen,
+    }
+    decode = described["decode"]
+    assert (decode[chosen["rule"]["setting"]]) == chosen["rule"]["value"]
+    answered = rows(stages(manifests)["evaluate", "all"], EvaluatedItem)
+    assert {item.call_top_k for item in answered if item.arm == "on"} == {decode["call_top_k"] or 1}
+    summary = run_summary(project.root)
+    assert summary["call_rule"] == chosen
+    page = (project.root / "report.html").read_text(encoding="utf-8")
+    assert "When a call starts" in page
+    assert rule_of(chosen) in page
 
 
 def test_first_run_views_can_be_queried(finished):
