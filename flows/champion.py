@@ -36,8 +36,8 @@ def train_champion(
 ) -> GateDecision:
     """Tune, evaluate and compare; a model that does not pass is kept in its folder alone.
 
-    The champion answers with the tools and settings of the new model; where these leave it open when
-    a call starts, as was chosen for each. What it has answered before is in the cache.
+    The champion answers with the tools and settings of the new model; where these leave open when a
+    call starts, as was chosen for each. What it has answered before is in the cache.
     """
     tracking = start_tracking(config, runtime)
     champion = champion_model(runtime)

@@ -13,6 +13,7 @@ from tasks.index import funnel
 from tasks.publish import read_call_rule, read_run
 from tasks.report import PAGE, index_of
 from toolformer_core.call_rule import CHOICE
+from toolformer_core.conclusion import best_arm, conclusions
 from toolformer_core.explain import Explanation
 from toolformer_core.notation import render_call_with_result
 from toolformer_core.overrides import parse_config
@@ -94,9 +95,10 @@ def print_scores(scores: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(name, justify="right")
     for s in scores:
         is_compared = s["difference"] is not None
+        is_best = s["arm"] == best_arm([o for o in scores if o["benchmark"] == s["benchmark"]])
         table.add_row(
             s["benchmark"],
-            s["arm"],
+            f"{s['arm']} (best)" if is_best else s["arm"],
             f"{s['value']:.3f}",
             f"{s['low']:.3f} .. {s['high']:.3f}",
             str(s["n"]),
@@ -108,6 +110,8 @@ def print_scores(scores: Sequence[Mapping[str, Any]]) -> None:
     Console().print(table)
     for benchmark, metric in sorted({(s["benchmark"], s["metric"]) for s in scores}):
         Console().print(f"{benchmark}: {metric}", highlight=False)
+    for conclusion in conclusions(scores):
+        print_plain(conclusion)
 
 
 def print_explanation(explained: Explanation, text: str) -> None:

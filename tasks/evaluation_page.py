@@ -14,6 +14,7 @@ from tasks.evaluation_figures import evaluation_figures
 from tasks.figure_style import inline_svg
 from tasks.templates import render
 from toolformer_core import published
+from toolformer_core.conclusion import conclusions
 from toolformer_core.config import PipelineConfig
 from toolformer_core.overrides import flat_settings
 
@@ -74,6 +75,7 @@ def evaluation_context(
     return {
         "scores": scores,
         "metrics": {score["benchmark"]: score["metric"] for score in scores},
+        "conclusions": conclusions(scores),
         "model": config.model.name_or_path,
         "calls_start": _calls_start(config),
         "tables": _tables(scores),

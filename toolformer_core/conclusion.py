@@ -19,6 +19,12 @@ def best_arm(rows: Sequence[Row]) -> str:
     return str(best["arm"])
 
 
+def conclusions(scores: Sequence[Row]) -> list[str]:
+    """One conclusion per benchmark of the evaluation table, in its order."""
+    names = dict.fromkeys(row["benchmark"] for row in scores)
+    return [conclusion([row for row in scores if row["benchmark"] == name]) for name in names]
+
+
 def conclusion(rows: Sequence[Row]) -> str:
     """What the arms of one benchmark tell; rows are of the evaluation table."""
     by_arm = {row["arm"]: row for row in rows}
