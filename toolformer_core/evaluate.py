@@ -30,7 +30,7 @@ from toolformer_core.perplexity import rolling_losses
 from toolformer_core.records import EvaluatedCall, EvaluatedItem
 from toolformer_core.tools.base import CallContext
 
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 
 CALLING_ARMS: tuple[Arm, ...] = ("on", "wrong", "few_shot")
 _ARMS_OF: Mapping[Kind, tuple[Arm, ...]] = {
