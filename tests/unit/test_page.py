@@ -12,6 +12,7 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from tasks import figures, index, page
+from tasks.call_rule_figures import call_rule_figures
 from tests.support.builders import (
     CallStory,
     document,
@@ -21,6 +22,7 @@ from tests.support.builders import (
     write_stage,
 )
 from tests.support.html_page import Elements, check_safe, table_rows
+from toolformer_core.call_rule import RULES, CallChoice, Place, best_rule, count_starts
 from toolformer_core.config import PipelineConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.records import DropReason, Outcome
@@ -180,6 +182,51 @@ def test_render_page_empty_index_says_so_without_figures(tmp_path: Path) -> None
         "No row was quarantined.",
     ):
         assert sentence in text
+
+
+def call_choice() -> CallChoice:
+    """Two calls, of which the second comes second; one false start at k = 3."""
+    places = [
+        Place(rank=0, probability=0.9, has_call=True, is_exact=True),
+        Place(rank=1, probability=0.2, has_call=True, is_exact=True),
+        Place(rank=2, probability=0.07, has_call=False),
+    ]
+    counts = tuple(count_starts(rule, places, places[2:]) for rule in RULES)
+    rule, reason = best_rule(counts)
+    return CallChoice(rule=rule, reason=reason, num_texts=2, num_plain_texts=1, counts=counts)
+
+
+def test_render_page_with_a_chosen_rule_shows_all_and_evaluates_by_it(usual_index: Path) -> None:
+    text = page.render_page(usual_index, CONFIG, SCORES, {}, call_choice())
+
+    check_safe(text)
+    assert "call_top_k = 2, chosen on 2 held-out texts: 2 of 2 calls exact and in place" in text
+    assert "n = 2 calls in 2 texts" in text
+    rows = table_rows(text)
+    assert "call_top_k = 2 2 2 2 0 1.000 1.000 [0.342, 1.000] 1.000 0" in rows
+    assert "call_top_k = 3 2 2 2 1 0.667 1.000 [0.342, 1.000] 0.800 1" in rows
+    assert "call_threshold = 0.5 2 1 1 0 1.000 0.500 [0.095, 0.905] 0.667 0" in rows
+    assert "k = 2" in text
+    assert "&#34;call_top_k&#34;: 2" in text  # in the command that evaluates again
+
+
+def test_call_rule_figure_draws_both_shares_and_rings_the_chosen_rule() -> None:
+    choice = call_choice()
+    [(name, figure)] = call_rule_figures(choice).items()
+    assert name == "call_rule"
+    [axes] = figure.axes
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == ["k = 1", "2", "3", "5", "10", "p >= 0.5", "0.3", "0.2", "0.1", "0.05"]
+    rings = [line for line in axes.lines if line.get_markersize() == 12]
+    assert [round(float(x)) for line in rings for x in line.get_xdata()] == [1, 1]
+    drawn = {round(float(y), 3) for line in axes.lines for y in line.get_ydata()}
+    assert {1.0, 0.5, 0.667} <= drawn
+
+
+def test_call_rule_figure_is_none_where_no_call_was_looked_at() -> None:
+    choice = CallChoice(rule=RULES[0], reason="", num_texts=0, num_plain_texts=0, counts=())
+    assert call_rule_figures(choice) == {}
+    assert call_rule_figures(None) == {}
 
 
 def test_render_page_nothing_kept_opens_the_diagnosis(tmp_path: Path) -> None:
