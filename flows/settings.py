@@ -40,14 +40,13 @@ def home() -> Path:
 
 
 def show_progress() -> None:
-    """One line on standard error for each stage that ends; bars come on top on a terminal."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    for name in ("tasks", "toolformer_core.arithmetic"):
-        logger = logging.getLogger(name)
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+    """Lines on standard error: one for each stage that ends, and each minute how far it is.
+
+    On a terminal bars come in place of the latter.
+    """
+    from toolformer_core.progress import show_lines
+
+    show_lines("tasks", "toolformer_core.arithmetic")
 
 
 def apply_defaults() -> None:

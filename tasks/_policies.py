@@ -20,11 +20,11 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
+from prefect.futures import as_completed
 from prefect.results import ResultStore
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import MaterializingTask
-from tqdm import tqdm
 
 from tasks.locks import one_at_a_time
 from tasks.runners import Runner, shard_runner
@@ -32,6 +32,7 @@ from tasks.storage import lock_folder, placed, result_storage
 from toolformer_core.config import Runtime
 from toolformer_core.errors import TransientModelError, TransientStorageError, TransientToolError
 from toolformer_core.fingerprint import canonical
+from toolformer_core.progress import progress
 from toolformer_core.shards import ShardRef
 
 Result = TypeVar("Result")
@@ -165,8 +166,10 @@ def run_shards(
                 for k, call in enumerate(calls)
                 if k not in results
             }
-            for future in tqdm(futures.values(), desc=description, unit="shard", disable=None):
-                future.wait()
+            with progress(description, unit="shard", total=len(futures)) as bar:
+                for future in as_completed(list(futures.values())):
+                    future.wait()
+                    bar.update()
         results |= {k: placed(future.result(), runtime) for k, future in futures.items()}
         # Another run may have been faster.
         num_cached += sum(future.state.name == "Cached" for future in futures.values())

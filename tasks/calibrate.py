@@ -5,8 +5,6 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from tqdm import tqdm
-
 from tasks._policies import effect_task
 from tasks.resources import ToolRef, get_annotator, get_caller
 from toolformer_core.calibrate import NotCalibrated, ToolCalibration, calibrate_tool
@@ -21,6 +19,7 @@ from toolformer_core.config import (
 from toolformer_core.corpus import read_corpus
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.models import ModelRef
+from toolformer_core.progress import tracked
 from toolformer_core.records import Document, digest
 from toolformer_core.shards import ShardRef, read_shard, write_shard
 from toolformer_core.trials import Annotator
@@ -58,9 +57,7 @@ def calibrate_documents(
         sample=for_tool(config, tool.name),
         score=score_for_tool(config, tool.name),
         documents_per_shard=config.corpus.documents_per_shard,
-        progress=lambda items, what: tqdm(
-            items, desc=f"calibrate-{tool.name}-{what}", unit="shard", disable=None
-        ),
+        progress=lambda items, what: tracked(items, f"calibrate-{tool.name}-{what}", unit="shard"),
     )
     lowest = pruning_threshold(config, tool.name)
     texts = read_shard(documents, Document)

@@ -20,7 +20,6 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
-from tqdm import tqdm
 
 from tasks.inference import change_decoding, open_tuned_model
 from toolformer_core.config import DecodeConfig, Runtime
@@ -28,6 +27,7 @@ from toolformer_core.decode import Decoder
 from toolformer_core.decoded import Finished, Generation
 from toolformer_core.errors import ConfigError
 from toolformer_core.perplexity import Window, rolling_losses, window_losses
+from toolformer_core.progress import progress
 from toolformer_core.readers.rows import iso_day
 from toolformer_core.records import Outcome
 from toolformer_core.tools.base import CallContext
@@ -132,7 +132,9 @@ class ToolformerLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         for k, config in enumerate(self._decodings(requests)):
             groups.setdefault(config, []).append(k)
         answers = [""] * len(requests)
-        with _progress(len(requests), "generate_until", disable_tqdm) as bar:
+        with progress(
+            "generate_until", unit="request", total=len(requests), is_off=disable_tqdm
+        ) as bar:
             for config, members in groups.items():
                 decoder = Decoder(self._lm, self._tuned.callers, config)
                 prompts = [requests[k].args[0] for k in members]
@@ -199,14 +201,10 @@ def _counts(generation: Generation) -> dict[str, int]:
     }
 
 
-def _progress(total: int, name: str, is_off: bool) -> "tqdm[Any]":  # Any: nothing is iterated
-    return tqdm(total=total, desc=name, disable=is_off or None)  # None: off where no terminal is
-
-
 def _parts(
     requests: Sequence[Any], name: str, is_off: bool
 ) -> Iterator[Sequence[Any]]:  # Any: of one kind
-    with _progress(len(requests), name, is_off) as bar:
+    with progress(name, unit="request", total=len(requests), is_off=is_off) as bar:
         for first in range(0, len(requests), _PART):
             part = requests[first : first + _PART]
             yield part

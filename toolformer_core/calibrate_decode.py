@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from toolformer_core.benchmarks.base import Benchmark, BenchmarkItem
 from toolformer_core.call_rule import CallRule
@@ -27,6 +26,7 @@ from toolformer_core.errors import ConfigError
 from toolformer_core.evaluate import Contestant, evaluate_items
 from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.intervals import bootstrap_interval
+from toolformer_core.progress import tracked
 from toolformer_core.records import digest
 
 RANKS = (1, 3, 10)
@@ -96,7 +96,7 @@ def calibrate_decode(
     ]
     rules = candidate_rules(traces[: len(items) // 2], target_call_rate)
     scores = [_score(None, plain, plain, [False] * len(items))]
-    for rule in tqdm(rules, desc="calibrate-calls", unit="rule", disable=None):
+    for rule in tracked(rules, "calibrate-calls", unit="rule"):
         settings = rule.applied(config)
         calls = [starts_call(trace, settings) for trace in traces]
         calling = [item for item, is_calling in zip(items, calls, strict=True) if is_calling]

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
 from toolformer_core.config import DecodeConfig
 from toolformer_core.decode_choice import choose
@@ -20,6 +19,7 @@ from toolformer_core.decoded import DecodeRequest
 from toolformer_core.errors import ConfigError
 from toolformer_core.hf_model import HFModel, length_buckets
 from toolformer_core.hf_rows import open_rows
+from toolformer_core.progress import tracked
 from toolformer_core.tools.base import NO_DOCUMENT
 
 
@@ -59,7 +59,7 @@ def trace_starts(lm: HFModel, prompts: Sequence[str], config: DecodeConfig) -> l
         traced.append(_Traced(row, lowest_rank=lm.model.config.get_text_config().vocab_size))
     lengths = [len(ids) + config.max_new_tokens for ids in encoded]
     batches = list(length_buckets(lengths, lm.token_budget))
-    for batch in tqdm(batches, desc="trace-starts", unit="batch", disable=None):
+    for batch in tracked(batches, "trace-starts", unit="bucket"):
         _trace_batch(lm, [traced[k] for k in batch])
     return [
         StartTrace(

@@ -21,6 +21,7 @@ from toolformer_core.config import FinetuneConfig
 from toolformer_core.errors import ToolformerError
 from toolformer_core.finetune import FinetuneResult, finetune_model
 from toolformer_core.models import ModelRef
+from toolformer_core.progress import show_lines
 from toolformer_core.records import AugmentedDocument, Document
 from toolformer_core.shards import ShardRef, read_shard
 from toolformer_core.training_data import plain_texts
@@ -112,6 +113,7 @@ def _tell(step: int, figures: Mapping[str, float]) -> None:
 
 def main(job_file: Path) -> None:
     """Run the job of a file as one of accelerate's processes."""
+    show_lines()
     job = JOB.validate_json(job_file.read_bytes())
     try:
         ending = _Ending(result=run_job(job, _tell))

@@ -23,9 +23,11 @@ import torch
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import TrainOutput
 
 from toolformer_core.config import FinetuneConfig
 from toolformer_core.errors import ConfigError
+from toolformer_core.progress import progress
 from toolformer_core.training_data import TrainingExample
 from toolformer_core.training_loss import IGNORED
 
@@ -71,7 +73,7 @@ class StepTrainer(Trainer):
         report: Report | None,
         **options: Any,  # Any: those of Trainer
     ) -> None:
-        callbacks = [_Checkpoints(), _Progress(), _EarlyStop(config)]
+        callbacks = [_Checkpoints(), _EarlyStop(config)]
         if report is not None:
             callbacks.append(_Reporting(report))
         # Trainer only asks whether there are such texts: `evaluate` is ours.
@@ -80,6 +82,14 @@ class StepTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # its forward takes num_items_in_batch
         self._dev = dev
+
+    def train(self, *args: Any, **options: Any) -> TrainOutput:  # Any: as in Trainer
+        """Train, with a bar; transformers' own printer writes to standard output."""
+        is_off = not self.is_world_process_zero()
+        steps = self.args.max_steps
+        with progress("finetune", unit="step", total=steps, is_off=is_off) as bar:
+            self.add_callback(_Steps(bar))
+            return super().train(*args, **options)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the figures; all processes have the same ones.
@@ -215,29 +225,20 @@ class _Reporting(TrainerCallback):
             self._report(state.global_step, figures)
 
 
-class _Progress(TrainerCallback):
-    """A bar on standard error; transformers' own printer writes to standard output."""
+class _Steps(TrainerCallback):
+    """Tells a bar of the steps."""
+
+    def __init__(self, bar: "tqdm[Any]") -> None:  # Any: nothing is iterated
+        self._bar = bar
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Open the bar."""
-        self._bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc="finetune",
-            unit="step",
-            disable=None if state.is_world_process_zero else True,
-        )
+        """Set it to where a resumed run begins."""
+        self._bar.initial = self._bar.n = state.global_step
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Move it to the present step."""
         self._bar.update(state.global_step - self._bar.n)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Close it."""
-        self._bar.close()

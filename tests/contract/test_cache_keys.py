@@ -19,6 +19,7 @@ from tasks._policies import ContentKey, is_transient, run_one, run_shards, shard
 from tasks.evaluate import Part
 from tasks.resources import ToolRef
 from tests.support.builders import document
+from tests.support.progress_lines import listen
 from toolformer_core.call_rule import CallChoice
 from toolformer_core.config import (
     AugmentConfig,
@@ -216,6 +217,21 @@ def test_lasting_error_is_not_retried_and_the_other_shards_run(calls, root, erro
     results, num_cached, executed = run(copy_shard, calls, root)
     assert (num_cached, executed) == (2, [0])
     assert [ref.shard_index for ref in results] == [0, 1, 2]
+
+
+def test_shards_that_end_before_the_first_are_counted(calls, root, monkeypatch):
+    """The first one ends when a line has told of the two others."""
+    lines = listen(monkeypatch)
+
+    @shard_task("waits", 1)
+    def first_waits(documents, config, folder, runtime):
+        if documents.shard_index == 0:
+            while not lines.get(timeout=60).startswith("copy                 2 of 3 shards"):
+                pass
+        return _copy("waits", documents, folder)
+
+    _, _, executed = run(first_waits, calls, root, max_workers=3)
+    assert executed[-1] == 0
 
 
 def test_transient_error_is_given_up_after_three_retries(calls, root):
