@@ -62,7 +62,7 @@ def print_run(summary: Mapping[str, Any]) -> None:
 
 
 def print_funnel(counts: Mapping[str, Mapping[str, Any]]) -> None:
-    """One line per tool, and one per reason for a drop."""
+    """One column per tool: calls by step, those dropped by reason, documents by rule."""
     reasons = sorted({reason for row in counts.values() for reason in row["dropped"]})
     table = Table(title="Candidate calls", title_justify="left")
     table.add_column("step")
@@ -72,16 +72,18 @@ def print_funnel(counts: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_row(step, *(str(row[step]) for row in counts.values()))
     for name in ("checkable", "right"):
         table.add_row(f"  of which {name}", *(str(row[name]) for row in counts.values()))
-    rules = sorted({rule for row in counts.values() for rule in row["documents_by_rule"]} - {"any"})
-    for rule in rules:
-        table.add_row(
-            f"  by rule: {rule}",
-            *(str(row["documents_by_rule"].get(rule, 0)) for row in counts.values()),
-        )
     table.add_section()
     for reason in reasons:
         table.add_row(
             f"dropped: {reason}", *(str(row["dropped"].get(reason, 0)) for row in counts.values())
+        )
+    rules = sorted({rule for row in counts.values() for rule in row["documents_by_rule"]} - {"any"})
+    if rules:
+        table.add_section()
+        table.add_row("documents by rule")
+    for rule in rules:
+        table.add_row(
+            f"  {rule}", *(str(row["documents_by_rule"].get(rule, 0)) for row in counts.values())
         )
     Console().print(table)
 
