@@ -85,7 +85,8 @@ def _cells(
     for spec in config.benchmarks:
         benchmark = load_benchmark(spec, config.limit, config.seed)
         reads = benchmark.kind == "perplexity"
-        decode = config.decode.model_copy(update={"max_words": benchmark.max_words})
+        ends = {"max_words": benchmark.max_words, "stop": (*config.decode.stop, *benchmark.stop)}
+        decode = config.decode.model_copy(update=ends)
         digest, num_items = benchmark_digest(spec, config.seed), len(benchmark.items)
         allowed = [tool for tool in tools if tool.name not in benchmark.barred_tools]
         for arm in (arm for arm in config.arms if takes_part(arm, benchmark.kind)):

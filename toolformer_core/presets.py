@@ -80,7 +80,7 @@ def demo() -> PipelineConfig:
         tools=ToolsConfig(),
         sample=SampleConfig(
             sampling_threshold=0.0,
-            max_positions={"default": 3, "Calculator": 6, "Calendar": 1},
+            max_positions={"default": 3, "Calculator": 2, "Calendar": 1},
             samples_per_position={"default": 2, "Calculator": 3},
             temperature=0.7,
             max_call_tokens=24,

@@ -38,6 +38,8 @@ class Benchmark:
     barred_tools: tuple[str, ...] = ()
     max_words: int | None = None
     """Words of an answer that the metric looks at; none: all. Choice: no more are generated."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer."""
 
 
 _AS_WORDS = r"(?<![^\W_])(?<![0-9]\.){}(?![^\W_])(?!\.[0-9])"

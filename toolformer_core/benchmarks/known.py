@@ -3,7 +3,7 @@
 import functools
 import importlib.metadata
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from toolformer_core import one_step
 from toolformer_core.benchmarks import lama, multilingual_qa, open_qa, temporal, texts
@@ -55,6 +55,8 @@ def _not_judged(answer: str, gold: tuple[str, ...]) -> bool:
 _FIRST_NUMBER = Benchmark(
     name="", metric="first number is right", items=(), is_right=number_is_right
 )
+_ONE_LINE = replace(_FIRST_NUMBER, stop=("\n",))
+"""Choice: the answers to our own problems end with their line."""
 _PERPLEXITY = Benchmark(
     name="", metric="perplexity per token", items=(), is_right=_not_judged, kind="perplexity"
 )
@@ -140,35 +142,33 @@ class GeneratedSet:
     num_items: int | None = None  # if no limit is given; none: all there are
 
 
-def _endless(
-    generate: Callable[[int], Iterable[BenchmarkItem]], scope: str, version: Callable[[], object]
-) -> GeneratedSet:
-    return GeneratedSet(
-        benchmark=_FIRST_NUMBER, generate=generate, scope=scope, version=version, num_items=200
-    )
-
-
 GENERATED: dict[str, GeneratedSet] = {
     "dateset": GeneratedSet(
         benchmark=_first_words(5),
         generate=dateset,
         scope="The items ask for arithmetic with dates, of which the tools give only today's.",
     ),
-    "word_problems": _endless(
-        generated_word_problems,
-        "The items take several steps each.",
-        functools.partial(importlib.metadata.version, "reasoning-gym"),
+    "word_problems": GeneratedSet(
+        benchmark=_FIRST_NUMBER,
+        generate=generated_word_problems,
+        scope="The items take several steps each.",
+        version=functools.partial(importlib.metadata.version, "reasoning-gym"),
+        num_items=200,
     ),
-    "one_step": _endless(
-        one_step_problems,
-        "The items are from templates that no text of ours has; they say nothing of problems of "
-        "more steps.",
-        lambda: one_step.VERSION,
+    "one_step": GeneratedSet(
+        benchmark=_ONE_LINE,
+        generate=one_step_problems,
+        scope="The items are from templates that no text of ours has; they say nothing of problems "
+        "of more steps.",
+        version=lambda: one_step.VERSION,
+        num_items=200,
     ),
-    "sums": _endless(
-        bare_sums,
-        "The items name their expression; they say nothing of finding one.",
-        lambda: one_step.VERSION,
+    "sums": GeneratedSet(
+        benchmark=_ONE_LINE,
+        generate=bare_sums,
+        scope="The items name their expression; they say nothing of finding one.",
+        version=lambda: one_step.VERSION,
+        num_items=200,
     ),
 }
 
