@@ -100,7 +100,9 @@ def _cells(
                     "arm": arm,
                     "model": models.of(arm),
                     "tools": allowed if calls else [],
-                    "decode": DecodeConfig() if reads else arm_decoding(arm, decode),
+                    "decode": DecodeConfig()
+                    if reads
+                    else arm_decoding(arm, decode, config.few_shot_top_k),
                     "execute": execute if calls else ExecuteConfig(),
                     "context_tokens": config.context_tokens if reads else 0,
                     "answered": [],

@@ -213,9 +213,9 @@ class SweepWork:
         config: PipelineConfig,
     ) -> list[Path]:
         calls = arms[0] in CALLING_ARMS
-        chosen = config.evaluate.model_copy(
-            update={"arms": arms, "decode": arm_decoding(arms[0], config.evaluate.decode)}
-        )
+        given = config.evaluate
+        decode = arm_decoding(arms[0], given.decode, given.few_shot_top_k)
+        chosen = given.model_copy(update={"arms": arms, "decode": decode})
         own_tools, run = (tools, config.execute) if calls else ([], ExecuteConfig())
         return self._stage(
             "evaluate",

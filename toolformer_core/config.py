@@ -283,6 +283,12 @@ class EvaluateConfig(Settings):
         description="Model of arm base_c, as toolformer finetune --without-calls leaves it; none: "
         "toolformer run trains it.",
     )
+    few_shot_top_k: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="k of arm few_shot (paper: 10), which is not tuned to put <API> first.",
+    )
     limit: int | None = Field(default=None, ge=1, description="Items per benchmark; none: all.")
     items_per_shard: Count = Field(default=128, description="Items answered by one task.")
     context_tokens: int = Field(

@@ -83,16 +83,16 @@ def takes_part(arm: Arm, kind: Kind) -> bool:
     return arm in _ARMS_OF[kind]
 
 
-def arm_decoding(arm: Arm, decode: DecodeConfig) -> DecodeConfig:
+def arm_decoding(arm: Arm, decode: DecodeConfig, few_shot_top_k: int) -> DecodeConfig:
     """The settings that the arm depends on; those of calls are neutral where there are none.
 
-    Choice: few_shot starts calls at the same k as M*, so that the two differ in nothing else; where
-    M* goes by a threshold, greedily, because p(<API>) of M has another scale. A k that was chosen
-    was chosen for M*: its advantage, as its tuning is. What was given in numbers holds for both.
+    Choice: few_shot has a k of its own, whatever was chosen for M*: an untrained model seldom has
+    "[" first, and a control that never calls would be none.
     """
+    if arm == "few_shot":
+        return decode.model_copy(update={"call_top_k": few_shot_top_k, "call_threshold": None})
     if arm in CALLING_ARMS:
-        threshold = None if arm == "few_shot" else decode.call_threshold
-        return decode.model_copy(update={"call_top_k": decode.top_k, "call_threshold": threshold})
+        return decode.model_copy(update={"call_top_k": decode.top_k})
     return DecodeConfig(
         call_top_k=0,
         max_calls=0,

@@ -209,7 +209,7 @@ class Bench:
                 model=self.base.digest,
                 lm=self.lm,
                 tools=tools if arm == "on" else {},
-                decode=arm_decoding(arm, decode),
+                decode=arm_decoding(arm, decode, demo().evaluate.few_shot_top_k),
                 context_tokens=1024,
             )
             benchmark = Benchmark(name="texts", metric="none", items=items, is_right=_never)

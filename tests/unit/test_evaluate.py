@@ -100,26 +100,24 @@ def test_arm_decoding_without_calls_does_not_change_with_them():
     one = DecodeConfig(call_top_k=3, max_calls=2, forced_tool="Calculator", max_new_tokens=9)
     other = DecodeConfig(call_threshold=0.5, max_call_tokens=9, max_new_tokens=9)
     for arm in ("base", "base_c", "disabled"):
-        assert arm_decoding(arm, one) == arm_decoding(arm, other)
-        assert arm_decoding(arm, one).max_new_tokens == 9
-    for arm in ("on", "wrong", "few_shot"):
-        assert arm_decoding(arm, one) == one
+        assert arm_decoding(arm, one, 10) == arm_decoding(arm, other, 5)
+        assert arm_decoding(arm, one, 10).max_new_tokens == 9
+    for arm in ("on", "wrong"):
+        assert arm_decoding(arm, one, 10) == one
 
 
 @pytest.mark.parametrize(
-    ("given", "on", "few_shot"),
+    ("given", "on"),
     [
-        ({}, (1, None), (1, None)),
-        ({"call_top_k": 3}, (3, None), (3, None)),
-        ({"call_threshold": 0.3}, (1, 0.3), (1, None)),
-        ({"call_top_k": 10, "call_threshold": 0.3}, (10, 0.3), (10, None)),
+        ({}, (1, None)),
+        ({"call_top_k": 3}, (3, None)),
+        ({"call_threshold": 0.3}, (1, 0.3)),
+        ({"call_top_k": 10, "call_threshold": 0.3}, (10, 0.3)),
     ],
 )
-def test_arm_decoding_few_shot_has_the_rank_of_the_tuned_model_and_never_its_threshold(
-    given, on, few_shot
-):
-    for arm, expected in (("on", on), ("wrong", on), ("few_shot", few_shot)):
-        decode = arm_decoding(arm, DecodeConfig(**given))
+def test_arm_decoding_few_shot_has_a_rank_of_its_own_and_never_the_threshold(given, on):
+    for arm, expected in (("on", on), ("wrong", on), ("few_shot", (7, None))):
+        decode = arm_decoding(arm, DecodeConfig(**given), 7)
         assert (decode.call_top_k, decode.call_threshold) == expected
 
 
@@ -146,7 +144,7 @@ def answer(lm, arm, caller=None, benchmark=SUMS_BENCHMARK):
         model="calls",
         lm=lm,
         tools={"Calculator": caller} if caller else {},
-        decode=arm_decoding(arm, DecodeConfig(call_top_k=1, max_new_tokens=30)),
+        decode=arm_decoding(arm, DecodeConfig(call_top_k=1, max_new_tokens=30), 1),
         context_tokens=64,
     )
     return evaluate_items(contestant, benchmark)
