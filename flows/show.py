@@ -1,5 +1,6 @@
 """Tables for the terminal."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,26 +90,37 @@ def print_funnel(counts: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def print_scores(scores: Sequence[Mapping[str, Any]]) -> None:
-    """The evaluation table: one row per benchmark and arm, with 95% intervals over items."""
-    table = Table(title="Evaluation (95% bootstrap intervals)", title_justify="left")
+    """The evaluation table: one row per benchmark and arm, with 95% intervals over items.
+
+    It fits eighty columns, what a pipe is taken for. A star marks the best arm of a benchmark.
+    """
+    table = Table(
+        title="Evaluation (95% bootstrap intervals; * the best arm)",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for name in ("benchmark", "arm"):
-        table.add_column(name)
-    for name in ("value", "interval", "n", "to disabled", "p", "call rate", "malformed"):
-        table.add_column(name, justify="right")
-    for s in scores:
-        is_compared = s["difference"] is not None
-        is_best = s["arm"] == best_arm([o for o in scores if o["benchmark"] == s["benchmark"]])
-        table.add_row(
-            s["benchmark"],
-            f"{s['arm']} (best)" if is_best else s["arm"],
-            f"{s['value']:.3f}",
-            f"{s['low']:.3f} .. {s['high']:.3f}",
-            str(s["n"]),
-            f"{s['difference']:+.3f}" if is_compared else "-",
-            "-" if s["p_value"] is None else f"{s['p_value']:.2g}",
-            f"{s['call_rate']:.2f}",
-            f"{s['malformed_rate']:.2f}",
-        )
+        table.add_column(name, no_wrap=True)
+    for name in ("value", "interval", "n", "to disabled", "p", "calls", "malformed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for _, group in itertools.groupby(scores, key=lambda s: s["benchmark"]):
+        rows = list(group)
+        for s in rows:
+            is_compared = s["difference"] is not None
+            table.add_row(
+                s["benchmark"],
+                f"{s['arm']}{'*' if s['arm'] == best_arm(rows) else ''}",
+                f"{s['value']:.3f}",
+                f"{s['low']:.2f}..{s['high']:.2f}",
+                str(s["n"]),
+                f"{s['difference']:+.3f}" if is_compared else "-",
+                "-" if s["p_value"] is None else f"{s['p_value']:.2g}",
+                f"{s['call_rate']:.2f}",
+                f"{s['malformed_rate']:.2f}",
+            )
+        table.add_section()
     Console().print(table)
     for benchmark, metric in sorted({(s["benchmark"], s["metric"]) for s in scores}):
         Console().print(f"{benchmark}: {metric}", highlight=False)

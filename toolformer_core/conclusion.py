@@ -30,10 +30,12 @@ def conclusion(rows: Sequence[Row]) -> str:
     by_arm = {row["arm"]: row for row in rows}
     name, best = rows[0]["benchmark"], by_arm[best_arm(rows)]
     said = [f"{name}: {best['arm']} is best, {best['value']:.3f}"]
-    if {"on", "disabled"} <= by_arm.keys() and by_arm["on"]["p_value"] is not None:
-        said.append(_of_tools(by_arm["on"], by_arm["disabled"]))
-        if "wrong" in by_arm:
-            said.append(_of_results(by_arm["wrong"], by_arm["disabled"]))
+    on, disabled = by_arm.get("on"), by_arm.get("disabled")
+    if on and disabled and on["p_value"] is not None:
+        said.append(_of_tools(on, disabled))
+        does_help = on["p_value"] < SIGNIFICANT and on["difference"] > 0
+        if does_help and "wrong" in by_arm:
+            said.append(_of_results(by_arm["wrong"], disabled))
     sentences = ["; ".join(said) + ".", scope_of(name)]
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -49,5 +51,5 @@ def _of_tools(on: Row, disabled: Row) -> str:
 
 def _of_results(wrong: Row, disabled: Row) -> str:
     if wrong["value"] <= disabled["value"] + MARGIN:
-        return f"given results of other calls it falls to {wrong['value']:.3f}, so it uses them"
-    return f"given results of other calls it still reaches {wrong['value']:.3f}: not all is theirs"
+        return f"with results of other calls it falls to {wrong['value']:.3f}: the results help"
+    return f"with results of other calls it still reaches {wrong['value']:.3f}: not all is theirs"

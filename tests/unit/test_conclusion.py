@@ -23,14 +23,17 @@ def table(on=0.5, p_value=0.001, wrong=0.01, few_shot=0.2, benchmark="asdiv"):
 def test_conclusion_tools_that_help_by_their_results():
     assert conclusion(table()) == (
         "asdiv: on is best, 0.500; tools help (0.500 against 0.100 with calls disabled, n = 100, "
-        "p = 0.001); given results of other calls it falls to 0.010, so it uses them."
+        "p = 0.001); with results of other calls it falls to 0.010: the results help."
     )
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"p_value": 0.2}, "whether tools help does not show (0.500 against 0.100"),
+        (
+            {"p_value": 0.2},
+            "does not show (0.500 against 0.100 with calls disabled, n = 100, p = 0.2).",
+        ),
         ({"on": 0.02}, "tools do harm (0.020 against 0.100"),
         ({"wrong": 0.3}, "still reaches 0.300: not all is theirs"),
         ({"wrong": 0.12}, "falls to 0.120"),
