@@ -107,14 +107,13 @@ class CallChoice:
 
     def __str__(self) -> str:
         """As in "call_top_k = 1, chosen on 23 held-out texts: 17 of 21 calls exact ..."."""
-        chosen = [count for count in self.counts if count.rule == self.rule]
-        if not chosen:
-            return f"{self.rule}: {self.reason}"
-        (count,) = chosen
-        return (
-            f"{self.rule}, chosen on {self.num_texts} held-out texts: {count.num_exact} of "
-            f"{count.num_calls} calls exact and in place, {count.num_false} false starts"
-        )
+        for count in self.counts:
+            if count.rule == self.rule and count.num_exact:
+                return (
+                    f"{self.rule}, chosen on {self.num_texts} held-out texts: {count.num_exact} of "
+                    f"{count.num_calls} calls exact and in place, {count.num_false} false starts"
+                )
+        return f"{self.rule}: {self.reason}"
 
 
 CHOICE = TypeAdapter(CallChoice)

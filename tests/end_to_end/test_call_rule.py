@@ -6,9 +6,12 @@ import pytest
 
 from flows.call_rule import call_rule, choose_calls
 from flows.inference import evaluation_config
-from tasks import call_rule as work
+from flows.show import print_run, run_summary
+from flows.sweep_work import Annotated, SweepWork
+from tasks import call_rule as stage
 from tasks._policies import run_one
-from tasks.publish import load_stage
+from tasks.journal import Journal
+from tasks.publish import load_stage, read_call_rule
 from toolformer_core.call_rule import RULES, choose_call_rule
 from toolformer_core.models import ModelRef, load_model
 from toolformer_core.overrides import edit
@@ -91,15 +94,36 @@ def test_call_rule_that_is_given_or_of_no_use_is_not_chosen(finished, inputs, co
     assert computed == []
 
 
-def test_call_rule_in_words_is_a_line_of_the_summary(finished, invoke):
+def test_sweep_cells_without_a_rule_have_it_chosen_once_for_their_model(
+    finished, inputs, computed, tmp_path
+):
     project, _ = finished
-    command = ("run", "--config", project.config_file, "--out", project.root)
-    code, output, errors = invoke(*command)
-    assert code == 0, errors
-    chosen = json.loads((project.root / "run.json").read_text())["call_rule"]
-    rule = f"{chosen['rule']['setting']} = {chosen['rule']['value']:g}"
-    [line] = [line for line in output.splitlines() if line.startswith("calls start")]
-    assert line.startswith(f"calls start  at {rule}")
+    augmented, documents, model = inputs
+    work = SweepWork(project.runtime.model_copy(update={"root": tmp_path}))
+    annotated = Annotated(model=model, tools=[], documents=documents, scored=[])
+    other = ModelRef(path=model.path, digest="of another cell", dtype="float32")
+    given = edit(project.config, ["evaluate.decode.call_top_k=10"])
+
+    def chosen(tuned, config=project.config, run="sweep/cell"):
+        return work.choose_calls(annotated, augmented, tuned, config, run)
+
+    assert chosen(model, given) is None
+    first = chosen(model)
+    assert chosen(model, run="sweep/second") is first
+    assert computed == [True]
+    assert chosen(other).rule == first.rule
+    assert computed == [True, True]
+    told = [action for action, _ in Journal(tmp_path, "sweep").after()]
+    params = {action["run"]: action["params"] for action in told if action.get("params")}
+    assert params.keys() == {"sweep/cell", "sweep/second"}
+    assert params["sweep/second"]["call_rule"] == str(first.rule).replace(" ", "")
+
+
+def test_call_rule_in_words_is_a_line_of_the_summary(finished, capsys):
+    root = finished[0].root
+    print_run(run_summary(root))
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "calls start" in line]
+    assert line == f"calls start  at {read_call_rule(root)}"
 
 
 def test_finetune_leaves_a_model_with_its_call_rule_and_a_given_one_as_given(
@@ -147,7 +171,7 @@ def test_evaluate_takes_the_call_rule_of_the_model_unless_one_is_given(
 def test_task_reads_its_shards_and_counts_held_out_plain_texts(finished, inputs):
     project, _ = finished
     augmented, documents, model = inputs
-    found = work.call_rule_shards.fn(
+    found = stage.call_rule_shards.fn(
         list(load_stage(augmented).shards),
         list(load_stage(documents).shards),
         model,

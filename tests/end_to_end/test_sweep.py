@@ -51,7 +51,7 @@ def test_sweep_shares_what_the_run_and_the_cells_have_in_common(swept):
     for stage in CACHED:
         assert work[stage]["done"] == 1
         assert work[stage]["shards"] == work[stage]["shards_cached"]
-    # The run has trained at 0.0, and evaluated that at k = 10.
+    # The run has trained at 0.0, and evaluated that at k = 1, which its held-out text chose.
     assert work["finetune"] == {"wanted": 4, "done": 2, "shards": 2, "shards_cached": 1}
     # Base once, disabled per model, on per model and k.
     assert work["evaluate"] == {"wanted": 12, "done": 7, "shards": 7, "shards_cached": 3}

@@ -238,6 +238,12 @@ def test_choose_call_rule_without_held_out_calls_is_greedy_and_says_why(calling_
     assert str(choice) == "call_top_k = 1: no held-out text of C* has a call"
 
 
+def test_choose_call_rule_where_no_call_is_exact_says_so_and_has_the_counts(tiny_gpt2_folder):
+    choice = choose_call_rule(DEV, PLAIN, opened(tiny_gpt2_folder))
+    assert str(choice) == "call_top_k = 1: no held-out call of C* is written exactly"
+    assert tuple(count.rule for count in choice.counts) == RULES
+
+
 def test_choose_call_rule_of_a_model_that_calls_is_the_best_by_its_counts(calling_lm):
     choice = choose_call_rule(DEV, PLAIN, calling_lm)
     assert tuple(count.rule for count in choice.counts) == RULES
