@@ -86,7 +86,10 @@ def run(
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
-    """The whole method: corpus, sample, execute, filter, augment, finetune, evaluate, report."""
+    """The whole method: corpus, sample, execute, filter, augment, finetune, evaluate, report.
+
+    Unless the settings say when a call starts, that is chosen after fine-tuning, on held-out texts.
+    """
     config = build_config(preset_name, config_file, assignments, corpus, tools, model)
     name = config_file.stem if config_file else preset_name
     root = out or settings.home() / name

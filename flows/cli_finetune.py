@@ -38,7 +38,10 @@ def finetune(
     update: UpdateOption = False,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Fine-tune a model on the augmented corpus of a run."""
+    """Fine-tune a model on the augmented corpus of a run.
+
+    Unless the settings say when its calls start, that is chosen on held-out texts.
+    """
     settings.apply_defaults()
     from flows.finetune import finetune_run
     from flows.output import check_training_device, claim_output, stage_manifest
