@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from toolformer_core.hf_model import HEAD_CHUNK, HFModel
+from toolformer_core.hf_model import HFModel, nll
 from toolformer_core.hf_probe import Way
 from toolformer_core.hf_tree import Opening, Tree
 from toolformer_core.lm import LossRequest, TokenizedText
@@ -72,13 +72,7 @@ def _split_losses(
     logits_NV: torch.Tensor, requests: Sequence[LossRequest]
 ) -> Iterator[tuple[float, ...]]:
     """The losses of each request, whose logits lie behind one another."""
-    targets = [i for r in requests for i in r.tokens.token_ids[r.first : r.last]]
-    targets_N = torch.tensor(targets, device=logits_NV.device)
-    nll = [
-        torch.nn.functional.cross_entropy(chunk_NV.float(), chunk_N, reduction="none")
-        for chunk_NV, chunk_N in zip(
-            torch.split(logits_NV, HEAD_CHUNK), torch.split(targets_N, HEAD_CHUNK), strict=True
-        )
-    ]
-    flat = iter(torch.cat(nll).tolist())
-    return (tuple(next(flat) for _ in range(r.first, r.last)) for r in requests)
+    losses = iter(
+        nll(logits_NV, [i for r in requests for i in r.tokens.token_ids[r.first : r.last]])
+    )
+    return (tuple(next(losses) for _ in range(r.first, r.last)) for r in requests)

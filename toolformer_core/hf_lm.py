@@ -25,7 +25,7 @@ import torch
 from toolformer_core import hf_packing as packing
 from toolformer_core.hf_branches import branch_losses
 from toolformer_core.hf_memory import release_memory
-from toolformer_core.hf_model import HEAD_CHUNK, HFModel
+from toolformer_core.hf_model import HEAD_CHUNK, HFModel, nll
 from toolformer_core.hf_probe import Way
 from toolformer_core.hf_reading import CopiedReading, TreeReading
 from toolformer_core.lm import AnnotationPrompt, LossRequest, TokenizedText
@@ -186,17 +186,7 @@ class HFLanguageModel(HFModel):
 
     def _losses(self, logits_NV: torch.Tensor, batch: Sequence["_Sequence"]) -> list[float]:
         """Losses of all scored tokens of the batch, sequence by sequence."""
-        targets = [s.token_ids[s.shift + j] for s in batch for j in s.scored]
-        targets_N = torch.tensor(targets, device=self.device)
-        chunks = zip(
-            torch.split(logits_NV, HEAD_CHUNK), torch.split(targets_N, HEAD_CHUNK), strict=True
-        )
-        nll = [
-            torch.nn.functional.cross_entropy(chunk_NV.float(), chunk_N, reduction="none")
-            for chunk_NV, chunk_N in chunks
-        ]
-        found: list[float] = torch.cat(nll).tolist()
-        return found
+        return nll(logits_NV, [s.token_ids[s.shift + j] for s in batch for j in s.scored])
 
     def _padded_logits(self, batch: Sequence["_Sequence"]) -> torch.Tensor:
         """Logits before each scored token, from rows padded on the left [N, V]."""

@@ -1,6 +1,6 @@
 """A transformers causal model with its tokenizer: how texts become tokens, and rows a batch.
 
-Shape legend: B batch, T tokens.
+Shape legend: B batch, T tokens, N tokens of all sequences, V vocabulary.
 """
 
 import itertools
@@ -114,6 +114,20 @@ class HFModel:
             tree.seal(len(ids))
             self._heads[head] = tree
         return self._heads[head]
+
+
+def nll(logits_NV: torch.Tensor, token_ids: Sequence[int]) -> list[float]:
+    """Negative log-likelihood of each token, in nats, computed in float32 chunk by chunk."""
+    targets_N = torch.tensor(token_ids, device=logits_NV.device)
+    chunks = zip(
+        torch.split(logits_NV, HEAD_CHUNK), torch.split(targets_N, HEAD_CHUNK), strict=True
+    )
+    losses = [
+        torch.nn.functional.cross_entropy(chunk_NV.float(), chunk_N, reduction="none")
+        for chunk_NV, chunk_N in chunks
+    ]
+    found: list[float] = torch.cat(losses).tolist()
+    return found
 
 
 def length_buckets(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
