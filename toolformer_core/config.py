@@ -268,7 +268,7 @@ class EvaluateConfig(Settings):
     """Which benchmarks and arms are run."""
 
     benchmarks: tuple[str, ...] = Field(
-        default=("dateset", "word_problems"),
+        default=("one_step", "sums", "dateset"),
         description="NAME for a generated set; NAME=PATH or NAME=hf:NAME/CONFIG:SPLIT.",
     )
     arms: tuple[Arm, ...] = Field(

@@ -38,7 +38,7 @@ class GateConfig(Settings):
     """What a model must show before it takes the champion's place."""
 
     benchmark: str = Field(
-        default="word_problems",
+        default="one_step",
         title="Questions",
         description="Questions of which more must be answered rightly, with tools: NAME, NAME=PATH "
         "or NAME=hf:NAME/CONFIG:SPLIT.",

@@ -104,7 +104,6 @@ def demo() -> PipelineConfig:
             seed=7,
         ),
         evaluate=EvaluateConfig(
-            benchmarks=("one_step", "sums", "dateset"),
             arms=("base", "disabled", "on", "wrong", "few_shot"),
             limit=100,
             seed=7,

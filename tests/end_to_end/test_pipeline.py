@@ -214,7 +214,7 @@ def test_first_run_views_can_be_queried(finished):
     assert len(names) == 3
     assert sorted(found) == sorted(
         (benchmark, arm, 3)
-        for benchmark in ("dateset", "word_problems")
+        for benchmark in ("dateset", "one_step", "sums")
         for arm in ("base", "disabled", "on")
     )
 

@@ -105,7 +105,7 @@ def test_smoke_is_smaller_than_the_demo():
 
 def test_demo_texts_hold_no_item_of_the_benchmarks():
     config = demo()
-    generated = [s for s in config.corpus.sources if s.startswith("reasoning-gym:")]
+    generated = [s for s in config.corpus.sources if s.startswith(("reasoning-gym:", "one-step:"))]
     corpus = config.corpus.model_copy(update={"sources": tuple(generated)})
     texts = [row.text for row in read_corpus(corpus) if isinstance(row, Document)]
     assert len(texts) > 300
