@@ -208,7 +208,8 @@ def test_annotator_smollm2_equals_the_reference(smollm2_folder):
         "Of 60 stamps Ann sold 24, so that 36 were left.",
     )
     documents = [document(text=text, document_id=text) for text in texts]
-    config = CONFIG.model_copy(update={"max_call_tokens": 12, "look_ahead_guard": True})
+    fewer = {"max_positions": 2, "samples_per_position": 2, "max_call_tokens": 12}
+    config = CONFIG.model_copy(update={**fewer, "look_ahead_guard": True})
     tool = Calculator()
     annotator = ReferenceAnnotator(lm, tool, config)
     expected = [call for text in documents for call in annotator.calls(text)]

@@ -26,6 +26,7 @@ TORCH_MODULES = (
     "arithmetic",
     "call_starts",
     "hf_attention",
+    "hf_branches",
     "hf_draw",
     "hf_lm",
     "hf_model",

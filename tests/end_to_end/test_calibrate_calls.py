@@ -93,8 +93,8 @@ def test_calibrate_calls_of_a_model_without_tools_is_one_line(
 
 
 def test_calibrate_calls_unknown_benchmark_is_one_line(invoke, model):
-    outcome = invoke("calibrate-calls", "--model", model, "--benchmark", "sums")
-    assert_one_line(outcome, "unknown benchmark 'sums'", "asdiv=PATH")
+    outcome = invoke("calibrate-calls", "--model", model, "--benchmark", "riddles")
+    assert_one_line(outcome, "unknown benchmark 'riddles'", "asdiv=PATH")
 
 
 def test_model_card_of_a_finished_run_states_its_facts(finished):
@@ -108,7 +108,8 @@ def test_model_card_of_a_finished_run_states_its_facts(finished):
     for tool in funnel(project.root / "calls.duckdb"):
         assert f"| {tool} | " in card.text
     assert {result.dataset_name for result in card.data.eval_results} == {
+        "one_step",
+        "sums",
         "dateset",
-        "word_problems",
     }
     assert str(project.folder) not in str(card)

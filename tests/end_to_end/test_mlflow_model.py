@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from tasks.inference import describe
+from tasks.register import registration
 from tasks.registry import REGISTERED_MODEL, registered
 from tasks.track_store import EXPERIMENT, tracking_uri
 from tests.support.tuned_folder import tuned_folder
@@ -116,13 +117,17 @@ def away(*_):
 
 def test_finished_pipeline_has_registered_its_model(finished):
     project, _ = finished
+    tuned = resolve_model(describe(project.root / "model").tuned, project.runtime.home, "cpu")
+    facts = registration(tuned, project.runtime)
     client = MlflowClient(tracking_uri(project.runtime))
-    [version] = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
-    run = client.get_run(version.run_id)
-    assert run.data.tags["registered_model"] == f"{REGISTERED_MODEL}/{version.version}"
-    stored = Path(version.source.removeprefix("file://"))
-    [folder] = (stored / "data").iterdir()
-    assert {"toolformer.json", "README.md", "config.json"} <= {p.name for p in folder.iterdir()}
+    tags = client.get_run(facts["mlflow_run"]).data.tags
+    assert tags["registered_model"] == facts["registered_model"]
+    name, number = facts["registered_model"].split("/")
+    version = client.get_model_version(name, number)
+    [folder] = (Path(version.source.removeprefix("file://")) / "data").iterdir()
+    assert {"README.md", "config.json"} <= {path.name for path in folder.iterdir()}
+    described = project.root / "model" / "toolformer.json"
+    assert (folder / "toolformer.json").read_text() == described.read_text()
 
 
 def test_pyfunc_takes_lists_and_frames(pyfunc):

@@ -70,7 +70,7 @@ def test_first_run_has_every_stage_and_shard(finished):
     expected |= {(s, "all") for s in ("corpus", "quarantine", "augment", "evaluate")}
     assert set(found) == expected
     for (stage, _), ref in found.items():
-        assert len(ref.shards) == {"quarantine": 1, "evaluate": 6}.get(stage, NUM_SHARDS)
+        assert len(ref.shards) == {"quarantine": 1, "evaluate": 9}.get(stage, NUM_SHARDS)
     for manifest in manifests:
         content = json.loads(manifest.read_text())
         assert content["counts"] == total_counts(read_manifest(manifest))

@@ -8,7 +8,7 @@ from tests.support.builders import evaluated_item
 from toolformer_core.errors import DataError
 from toolformer_core.gate import MIN_TEXTS, GateConfig, decide
 
-CONFIG = GateConfig(texts="heldout=texts.txt", perplexity_tolerance=0.02)
+CONFIG = GateConfig(benchmark="word_problems", texts="heldout=texts.txt", perplexity_tolerance=0.02)
 
 
 def answers(right):

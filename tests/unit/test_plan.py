@@ -274,7 +274,7 @@ def test_plan_command_finished_run_gives_figures(tmp_path: Path) -> None:
     as_json = CliRunner().invoke(app, [*command, "--json"])
     as_text = CliRunner().invoke(app, command)
 
-    assert json.loads(as_json.output)["annotate"]["tool_calls"] == 2000
+    assert json.loads(as_json.stdout)["annotate"]["tool_calls"] == 2000
     assert "2,000 calls" in as_text.output
 
 
