@@ -40,17 +40,21 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/toolformer run --preset demo --update $(SET)
 
+# A process per core; each makes fixtures of its own (models, a finished run, a Prefect server), so
+# that a file's tests stay together.
+IN_PROCESSES := -n logical --maxprocesses 4 --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PROCESSES)
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/unit tests/property tests/contract
+	$(BIN)/python -m pytest $(IN_PROCESSES) tests/unit tests/property tests/contract
 
 e2e: setup
-	$(BIN)/python -m pytest tests/end_to_end
+	$(BIN)/python -m pytest $(IN_PROCESSES) tests/end_to_end
 
 # Both servers on the runs' own databases; Ctrl-C ends both.
 ui: setup
