@@ -1,20 +1,32 @@
 """The pattern that every stage flow shares: map a task over shards, publish the manifest."""
 
-import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import Task
 
-from tasks._policies import run_shards
+from tasks._policies import Location, content_key, content_of, run_shards
 from tasks.assets import as_asset
 from tasks.publish import input_folders, publish_stage
+from tasks.resources import ToolRef
 from toolformer_core.config import Runtime
 from toolformer_core.fingerprint import fingerprint
+from toolformer_core.models import ModelRef
 from toolformer_core.shards import ShardRef, is_intact, shard_folder
 
 ShardTask = Task[..., ShardRef]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotated:
+    """The stages from C to the losses: what they were made with, and their manifests."""
+
+    model: ModelRef
+    tools: list[ToolRef]
+    documents: Path
+    scored: list[Path]  # one per tool
 
 
 def map_stage(  # noqa: PLR0913  # the last is optional
@@ -32,21 +44,19 @@ def map_stage(  # noqa: PLR0913  # the last is optional
     folders of earlier runs, one of which may have been killed before it wrote a manifest.
     The folder is named by the fingerprint of everything that decides the stage's content.
     """
-    version = getattr(shard.cache_policy, "version", 0)
-    identity = fingerprint(stage, version, list(inputs), dict(settings))
+    contents, shared = [content_of(one) for one in inputs], content_of(settings)
+    identity = fingerprint(stage, content_key(shard).version, contents, shared)
     folder = shard_folder(runtime.shard_root, stage, tool, identity)
-    location: dict[str, Any] = {"folder": folder}
-    if "runtime" in inspect.signature(shard.fn).parameters:
-        location["runtime"] = runtime
+    location = Location(folder=folder, runtime=runtime)
     refs, num_cached = run_shards(
         shard,
-        [{**one, **settings, **location} for one in inputs],
+        [{**one, **settings, "location": location} for one in inputs],
         runtime=runtime,
         names=[f"{stage}-{tool}-{index:05d}" for index in range(len(inputs))],
         is_intact=is_intact,
     )
-    used = input_folders([list(inputs), dict(settings)], runtime.root)
+    used = input_folders([contents, shared], runtime.root)
     used |= {"/".join(manifest.parts[-4:-1]) for manifest in made_from}
-    details = {**settings, "inputs": sorted(used)}
+    details = {**shared, "inputs": sorted(used)}
     publish = as_asset(publish_stage, stage, runtime.root)
     return publish(stage, tool, identity, refs, num_cached, details, runtime.root)

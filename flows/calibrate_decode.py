@@ -48,7 +48,7 @@ def calibrate_calls(
     described = describe(model)
     reference = resolve_model(described.tuned, runtime.home, runtime.device)
     found = calibrate_decode(
-        get_model(reference, runtime.device, runtime.token_budget),
+        get_model(reference, runtime),
         items,
         # No clock, as in evaluation: an item is answered alike tomorrow.
         {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from tasks._policies import MODEL_RUNNER, run_one
+from tasks._policies import MODEL_RUNNER, Location, run_one
 from tasks.call_rule import call_rule_shards
 from tasks.publish import load_stage
 from tasks.track import track_call_rule
@@ -27,11 +27,11 @@ def call_rule(
             "documents": list(load_stage(documents).shards),
             "model": tuned,
             "config": FinetuneConfig(**split),
-            "runtime": runtime,
+            "location": Location(folder="", runtime=runtime),  # it makes no file
         },
         runtime=runtime,
         name="call_rule-all-00000",
-        is_intact=lambda _: True,  # it has no files
+        is_intact=lambda _: True,
     )
     return choice
 

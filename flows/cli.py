@@ -7,6 +7,7 @@ with its diagnosis and exit code 1, and so does one that an outage ended.
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ import typer
 
 from flows import settings
 from flows.cli_calibrate import calibrate_calls
-from flows.cli_decode import add_commands
+from flows.cli_decode import evaluate, generate, serve
 from flows.cli_finetune import finetune
 from flows.cli_gc import gc
 from flows.cli_harness import FOREIGN_OPTIONS, harness
@@ -24,30 +25,23 @@ from flows.cli_sync import sync
 from flows.cli_tools import build_index, tools_app
 from flows.cli_trace import trace
 from flows.endings import ending
-from flows.inputs import build_config, build_runtime, print_json
+from flows.inputs import build_config, build_runtime, preset_folder, print_json
 from flows.options import (
     AddOption,
-    ConfigOption,
-    CorpusOption,
-    DeviceOption,
+    Called,
+    Chosen,
     JsonOption,
+    Method,
     ModelOption,
     OutOption,
-    PresetOption,
-    ProposerOption,
     ReplayOption,
-    RunnerAddressOption,
-    RunnerOption,
-    RunnerWorkersOption,
     RunOption,
-    SetOption,
-    StorageOption,
-    ToolCallsOption,
-    ToolsOption,
     UpdateOption,
+    drawn,
 )
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ConfigError
+from toolformer_core.runtime import AnnotationPlace, Device, ProposerPlace
 
 app = typer.Typer(
     help="Teach a causal language model to use tools, from plain text and without labels.",
@@ -55,78 +49,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(tools_app, name="tools")
-app.command("index")(build_index)
-app.command("calibrate-calls")(calibrate_calls)
-app.command("finetune")(finetune)
-app.command("gc")(gc)
-app.command("plan")(plan)
-app.command("sweep")(sweep)
-app.command("trace")(trace)
-app.command("sync")(sync)
-app.command("harness", context_settings=FOREIGN_OPTIONS)(harness)
 
 
-@app.command()
 def run(
-    preset_name: PresetOption = "demo",
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
-    corpus: CorpusOption = None,
-    tools: ToolsOption = None,
-    model: ModelOption = None,
+    method: Method,
+    place: AnnotationPlace,
     out: OutOption = None,
     update: UpdateOption = False,
-    storage: StorageOption = None,
-    proposer: ProposerOption = None,
-    tool_calls: ToolCallsOption = 4,
-    runner: RunnerOption = "threads",
-    runner_workers: RunnerWorkersOption = 2,
-    runner_address: RunnerAddressOption = None,
-    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """The whole method: corpus, sample, execute, filter, augment, finetune, evaluate, report.
 
     Unless the settings say when a call starts, that is chosen after fine-tuning, on held-out texts.
     """
-    config = build_config(preset_name, config_file, assignments, corpus, tools, model)
-    name = config_file.stem if config_file else preset_name
-    root = out or settings.home() / name
+    config, root = build_config(method), preset_folder(method, out)
     # Without --out the folder is the preset's own, and going on in it is what one wants.
-    runtime = build_runtime(
-        root,
-        device,
-        storage=storage,
-        proposer_url=proposer,
-        tool_calls=tool_calls,
-        runner=runner,
-        runner_workers=runner_workers,
-        runner_address=runner_address,
-    )
-    _run_flow("run_pipeline", config, runtime, update=update or out is None)
+    _run_flow("run_pipeline", config, build_runtime(root, place), update=update or out is None)
     _show_run(root, as_json=as_json)
 
 
-@app.command()
 def annotate(
-    preset_name: PresetOption = "demo",
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
-    corpus: CorpusOption = None,
-    tools: ToolsOption = None,
-    model: ModelOption = None,
+    method: Method,
+    place: AnnotationPlace,
     out: OutOption = None,
     update: UpdateOption = False,
     add: AddOption = False,
-    storage: StorageOption = None,
-    proposer: ProposerOption = None,
     replay: ReplayOption = None,
-    tool_calls: ToolCallsOption = 4,
-    runner: RunnerOption = "threads",
-    runner_workers: RunnerWorkersOption = 2,
-    runner_address: RunnerAddressOption = None,
-    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Corpus to augmented corpus C*, without fine-tuning.
@@ -136,23 +84,12 @@ def annotate(
     """
     if out is None:
         raise ConfigError("annotate: no output folder; pass --out DIR")
-    config = build_config(preset_name, config_file, assignments, corpus, tools, model)
-    runtime = build_runtime(
-        out,
-        device,
-        storage=storage,
-        proposer_url=proposer,
-        tool_calls=tool_calls,
-        replay=replay.absolute() if replay else None,
-        runner=runner,
-        runner_workers=runner_workers,
-        runner_address=runner_address,
-    )
+    config = build_config(method)
+    runtime = build_runtime(out, place, replay=replay.absolute() if replay else None)
     _run_flow("annotate", config, runtime, update=update or add, add=add)
     _show_run(out, as_json=as_json)
 
 
-@app.command()
 def funnel(out: RunOption, as_json: JsonOption = False) -> None:
     """Counts by reason: documents, positions, calls, parsed, executed, scored, kept."""
     from flows.show import print_funnel
@@ -162,7 +99,6 @@ def funnel(out: RunOption, as_json: JsonOption = False) -> None:
     print_json(counts) if as_json else print_funnel(counts)
 
 
-@app.command()
 def calls(
     out: RunOption,
     sql: Annotated[
@@ -183,20 +119,11 @@ def calls(
         print_rows(names, rows)
 
 
-@app.command()
 def explain(
-    text: Annotated[str, typer.Option(help="The text, without the call.")],
-    at: Annotated[int, typer.Option(min=0, help="Character at which the call stands.")],
-    call: Annotated[str, typer.Option(help="As in 'Calculator(34 + 57)'.")],
-    result: Annotated[
-        str | None, typer.Option(help="The tool's answer; without it the tool is run.")
-    ] = None,
-    date: Annotated[str | None, typer.Option(help="The text's date, YYYY-MM-DD.")] = None,
-    model: ModelOption = None,
-    preset_name: PresetOption = "demo",
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
-    device: DeviceOption = "cpu",
+    asked: Called,
+    chosen: Chosen,
+    place: Device,
+    model: ModelOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Why one call is kept or dropped: its three losses, token by token."""
@@ -207,32 +134,26 @@ def explain(
     from flows.show import print_explanation
     from toolformer_core.records import Document
 
-    document = Document(document_id="text", text=text, url=None, date=date, source="--text")
-    config = build_config(preset_name, config_file, assignments, None, None, model)
-    runtime = build_runtime(settings.home() / "explain", device)
-    explained = explain_text(document, at, call, result, config, runtime)
+    text = asked.text
+    document = Document(document_id="text", text=text, url=None, date=asked.date, source="--text")
+    config = build_config(Method(**dict(chosen), model=model))
+    runtime = build_runtime(settings.home() / "explain", place)
+    explained = explain_text(document, asked.at, asked.call, asked.result, config, runtime)
     print_json(asdict(explained)) if as_json else print_explanation(explained, text)
 
 
-@app.command()
 def calibrate(
+    method: Method,
+    place: ProposerPlace,
     documents: Annotated[
         int, typer.Option(min=2, help="Documents tried: half decide, half check the prediction.")
     ] = 100,
     target: Annotated[
         float, typer.Option(min=0, max=1, help="Wanted share of good calls among the kept ones.")
     ] = 0.8,
-    preset_name: PresetOption = "demo",
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
-    corpus: CorpusOption = None,
-    tools: ToolsOption = None,
-    model: ModelOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="YAML file for the calibrated settings.")
     ] = None,
-    proposer: ProposerOption = None,
-    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Recommend tau_s, tau_f, positions and samples per tool; predict yield, hours and disk.
@@ -247,9 +168,8 @@ def calibrate(
 
     if out and not out.parent.is_dir():
         raise ConfigError(f"--out {out}: no folder {out.parent}; make it first")
-    runtime = build_runtime(settings.home() / "calibrate", device, proposer_url=proposer)
-    config = build_config(preset_name, config_file, assignments, corpus, tools, model)
-    config = name_proposer(config, runtime)
+    runtime = build_runtime(settings.home() / "calibrate", place)
+    config = name_proposer(build_config(method), runtime)
     settings.show_progress()
     check_inputs(config, runtime, annotate_only=True)
     report, calibrated = run_calibrate(config, documents, target, runtime)
@@ -259,7 +179,31 @@ def calibrate(
         typer.echo(f"settings: toolformer annotate --config {out} --out DIR", err=True)
 
 
-add_commands(app)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "annotate": annotate,
+    "calibrate": calibrate,
+    "plan": plan,
+    "funnel": funnel,
+    "calls": calls,
+    "explain": explain,
+    "finetune": finetune,
+    "calibrate-calls": calibrate_calls,
+    "generate": generate,
+    "serve": serve,
+    "evaluate": evaluate,
+    "trace": trace,
+    "sweep": sweep,
+    "index": build_index,
+    "sync": sync,
+    "gc": gc,
+}
+"""In the order in which they are used."""
+
+for _name, _command in COMMANDS.items():
+    app.command(_name)(drawn(_command))
+app.command("harness", context_settings=FOREIGN_OPTIONS)(drawn(harness))
+app.add_typer(tools_app, name="tools")
 
 
 def _index(out: Path) -> Path:

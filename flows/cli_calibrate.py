@@ -6,11 +6,13 @@ import typer
 
 from flows import settings
 from flows.inputs import build_runtime, print_json
-from flows.options import DeviceOption, JsonOption, TunedOption
+from flows.options import JsonOption, TunedOption
+from toolformer_core.runtime import Device
 
 
 def calibrate_calls(
     model: TunedOption,
+    place: Device,
     benchmark: Annotated[
         str,
         typer.Option(
@@ -36,7 +38,6 @@ def calibrate_calls(
             "or from the cache, writes its own there again.",
         ),
     ] = False,
-    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Recommend call_top_k, or a threshold on p(<API>), by the answers to a benchmark."""
@@ -44,7 +45,7 @@ def calibrate_calls(
     from flows.calibrate_decode import calibrate_calls as run_calibration
     from flows.calibrate_decode import print_calls_calibration
 
-    runtime = build_runtime(settings.home() / "calibrate", device)
+    runtime = build_runtime(settings.home() / "calibrate", place)
     report = run_calibration(
         model,
         benchmark,

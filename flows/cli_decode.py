@@ -9,43 +9,28 @@ import typer
 from flows import settings
 from flows.inputs import build_runtime, print_json, split_names
 from flows.options import (
-    DeviceOption,
+    Asked,
+    ChangesOption,
+    Decoding,
     JsonOption,
     OutOption,
-    RunnerAddressOption,
-    RunnerOption,
-    RunnerWorkersOption,
-    SetOption,
-    StorageOption,
     ToolsOption,
     TunedOption,
     UpdateOption,
 )
 from toolformer_core.errors import ConfigError
+from toolformer_core.runtime import Device, Place
 
 
 def generate(
     model: TunedOption,
+    decoding: Decoding,
+    place: Device,
     text: Annotated[
         str | None,
         typer.Argument(help="Text to continue; without it, standard input or a prompt."),
     ] = None,
-    call_top_k: Annotated[
-        int | None, typer.Option(help="Start a call when <API> ranks among the top k.")
-    ] = None,
-    call_threshold: Annotated[
-        float | None, typer.Option(help="Start a call when p(<API>) is at least this.")
-    ] = None,
-    max_calls: Annotated[int | None, typer.Option(help="Most calls per text.")] = None,
-    tools: ToolsOption = None,
-    disable_calls: Annotated[bool, typer.Option("--disable-calls", help="Forbid calls.")] = False,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(help="Tokens that the model writes, its calls included.")
-    ] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Nucleus, if not greedy.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the draws, if not greedy.")] = None,
-    device: DeviceOption = "cpu",
+    tools: ToolsOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text with a tuned model that runs its tools.
@@ -57,17 +42,8 @@ def generate(
     from flows.show_generation import last_generation, show_generation
     from tasks.inference import open_tuned_model
 
-    given = {
-        "call_top_k": call_top_k,
-        "call_threshold": call_threshold,
-        "max_calls": 0 if disable_calls else max_calls,
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "seed": seed,
-    }
-    runtime = build_runtime(settings.home() / "generate", device)
-    tuned = open_tuned_model(model, split_names(tools), given, runtime)
+    runtime = build_runtime(settings.home() / "generate", place)
+    tuned = open_tuned_model(model, split_names(tools), decoding.given(), runtime)
     is_asked_for = text is None and sys.stdin.isatty()
     for one in _lines() if is_asked_for else [_piped() if text is None else text]:
         try:
@@ -110,11 +86,12 @@ def _piped() -> str:
 
 def serve(
     model: TunedOption,
+    place: Device,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")
     ] = 8000,
-    tools: ToolsOption = None,
+    tools: ToolsOption = "",
     max_rows: Annotated[
         int,
         typer.Option(
@@ -128,7 +105,6 @@ def serve(
     show_calls: Annotated[
         bool, typer.Option("--show-calls", help="Write calls and results into the texts.")
     ] = False,
-    device: DeviceOption = "cpu",
 ) -> None:
     """Serve OpenAI's completions and chat completions with a model that runs its tools."""
     settings.apply_defaults()
@@ -138,7 +114,7 @@ def serve(
         server = build_server(
             model,
             split_names(tools),
-            build_runtime(settings.home() / "serve", device),
+            build_runtime(settings.home() / "serve", place),
             max_rows=max_rows,
             max_waiting=max_waiting,
             show_calls=show_calls,
@@ -151,25 +127,11 @@ def serve(
 
 def evaluate(
     model: TunedOption,
-    benchmark: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME, NAME=PATH or NAME=hf:NAME/CONFIG:SPLIT; repeatable."),
-    ] = None,
-    arms: Annotated[
-        str, typer.Option(help="Of base, base_c, disabled, on, wrong, few_shot; by commas.")
-    ] = "base,disabled,on",
-    control: Annotated[
-        str | None, typer.Option(help="Model of arm base_c: see finetune --without-calls.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Items per benchmark.")] = None,
-    assignments: SetOption = None,
+    asked: Asked,
+    place: Place,
+    changes: ChangesOption = None,
     out: OutOption = None,
     update: UpdateOption = False,
-    storage: StorageOption = None,
-    runner: RunnerOption = "threads",
-    runner_workers: RunnerWorkersOption = 2,
-    runner_address: RunnerAddressOption = None,
-    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a tuned model against its controls."""
@@ -182,32 +144,13 @@ def evaluate(
     from toolformer_core.models import check_device
 
     root = out or settings.home() / "evaluate"
-    runtime = build_runtime(
-        root,
-        device,
-        storage=storage,
-        runner=runner,
-        runner_workers=runner_workers,
-        runner_address=runner_address,
-    )
-    check_device(device)
+    runtime = build_runtime(root, place)
+    check_device(place.device)
     check_runner(runtime)
-    chosen = {
-        "benchmarks": benchmark,
-        "arms": split_names(arms),
-        "limit": limit,
-        "control": control,
-    }
-    config = evaluation_config(model, chosen, assignments or [])
+    config = evaluation_config(model, asked, changes or [])
     # Without --out the folder is that of all evaluations.
     claim_output(config, root, update=update or out is None)
     settings.show_progress()
     scores = evaluate_model(model, config, runtime)
     print_json(scores) if as_json else print_scores(scores)
     typer.echo(f"report: {root / PAGE}", err=True)
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Put the commands of this module into the command line."""
-    for command in (generate, serve, evaluate):
-        app.command()(command)

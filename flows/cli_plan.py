@@ -1,57 +1,22 @@
 """The command that tells what a run will cost: toolformer plan."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from flows.inputs import build_config, print_json, split_names
-from flows.options import ConfigOption, JsonOption, PresetOption, SetOption, ToolsOption
+from flows.options import Chosen, Forecast, JsonOption, Method, ToolsOption
 from toolformer_core.config import PipelineConfig
 from toolformer_core.errors import ConfigError
-from toolformer_core.overrides import edit, parse_config
+from toolformer_core.overrides import edit
 
 MEASURED_ON = {"bfloat16": "cpu2", "float32": "cpu2-float32"}
 """Two CPU cores that multiply bfloat16, and two that do not."""
 
 
 def plan(
-    documents: Annotated[float, typer.Option(min=1, help="How many, as in 1e9.")],
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="What it shall run on: h200 or another name that is known, or a file of figures "
-            "by python -m tests.bench.device; none: what was measured on."
-        ),
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            "--from", help="Output folder of a finished, smaller run; its settings, unless --config"
-        ),
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="What toolformer calibrate --json printed, in a file.")
-    ] = None,
-    measured_on: Annotated[
-        str | None,
-        typer.Option(
-            help="Device that the run or the calibration was made on; none: two CPU cores in the "
-            "arithmetic that model.dtype takes here."
-        ),
-    ] = None,
-    parameters: Annotated[
-        float | None,
-        typer.Option(min=1, help="Of the model, as in 6.7e9; none: those of the one measured."),
-    ] = None,
-    days: Annotated[
-        float, typer.Option(min=0.01, help="In how many days annotation shall be done.")
-    ] = 7.0,
-    preset_name: PresetOption = "demo",
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
-    tools: ToolsOption = None,
-    as_json: JsonOption = False,
+    forecast: Forecast, chosen: Chosen, tools: ToolsOption = "", as_json: JsonOption = False
 ) -> None:
     """Device hours, tool calls, disk, shards and workers for a corpus of a given size.
 
@@ -62,35 +27,36 @@ def plan(
     from toolformer_core.plan import plan as planned
     from toolformer_core.plan_costs import load_device
 
-    if run is not None and calibration is not None:
+    asked, device = forecast, forecast.device
+    if asked.run is not None and asked.calibration is not None:
         raise ConfigError("plan: --from and --calibration are two sources; pass one of them")
-    if run is not None and config_file is None:
-        config = _config_of(run, assignments, tools)
+    method = Method(**dict(chosen), tools=split_names(tools) or [])
+    if asked.run is not None and not chosen.config_file:
+        config = _config_of(asked.run, method)
     else:
-        config = build_config(preset_name, config_file, assignments, None, tools, None)
-    if run is None and calibration is None and device is not None:
+        config = build_config(method)
+    measured_on = asked.measured_on
+    if asked.run is None and asked.calibration is None and device is not None:
         measured_on = device  # its own figures, nothing to carry over
     measured_on = measured_on or _cores_of_here(config)
     question = Question(
-        num_documents=int(documents),
+        num_documents=int(asked.documents),
         config=config,
         measured_on=load_device(measured_on),
         device=None if device is None else load_device(device),
-        num_parameters=parameters,
-        days=days,
+        num_parameters=asked.parameters,
+        days=asked.days,
     )
-    found = planned(_measured(run, calibration, measured_on, question), question)
+    found = planned(_measured(asked, measured_on, question), question)
     print_json(found) if as_json else _print_plan(found)
 
 
-def _config_of(run: Path, assignments: list[str] | None, tools: str | None) -> PipelineConfig:
+def _config_of(run: Path, method: Method) -> PipelineConfig:
     """The settings of a run, with --tools and --set."""
     from tasks.publish import read_run
 
-    content, _ = read_run(run)
-    if tools:
-        content["tools"]["enabled"] = split_names(tools)
-    return edit(parse_config(content), assignments or [])
+    values = {"tools.enabled": method.tools} if method.tools else {}
+    return edit(read_run(run).config, method.changes, values)
 
 
 def _cores_of_here(config: PipelineConfig) -> str:
@@ -101,19 +67,19 @@ def _cores_of_here(config: PipelineConfig) -> str:
 
 
 def _measured(
-    run: Path | None, calibration: Path | None, name: str, question: Any
+    asked: Forecast, name: str, question: Any
 ) -> Any:  # Any: types of the core, which is imported in the command
     from toolformer_core.plan_costs import load_calibration, of_device, of_run
 
-    if calibration is not None:
-        return load_calibration(calibration)
-    if run is None:
+    if asked.calibration is not None:
+        return load_calibration(asked.calibration)
+    if asked.run is None:
         return of_device(name, question.measured_on)
-    from tasks.publish import read_run, run_seconds
+    from tasks.publish import read_run
     from toolformer_core.shards import read_manifest
 
-    _, manifests = read_run(run)
-    return of_run([read_manifest(path) for path in manifests], run_seconds(run), run)
+    done = read_run(asked.run)
+    return of_run([read_manifest(path) for path in done.manifests], done.seconds, asked.run)
 
 
 def _print_plan(found: dict[str, Any]) -> None:  # Any: nested figures

@@ -1,74 +1,28 @@
 """The command `toolformer sweep`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from flows import settings
-from flows.inputs import build_config, build_runtime, print_json
-from flows.options import (
-    ConfigOption,
-    CorpusOption,
-    DeviceOption,
-    JsonOption,
-    ModelOption,
-    OutOption,
-    PresetOption,
-    ProposerOption,
-    RunnerAddressOption,
-    RunnerOption,
-    RunnerWorkersOption,
-    SetOption,
-    StorageOption,
-    ToolCallsOption,
-    ToolsOption,
+from flows.inputs import (
+    build_config,
+    build_runtime,
+    preset_folder,
+    print_json,
+    varied_settings,
 )
+from flows.options import JsonOption, Method, OutOption, Varied
 from toolformer_core.config import Runtime
 from toolformer_core.errors import ConfigError
-from toolformer_core.variations import (
-    Cell,
-    Variation,
-    cells,
-    needs_training,
-    vary_model,
-    vary_seed,
-    vary_setting,
-    vary_threshold,
-    vary_top_k,
-)
+from toolformer_core.runtime import AnnotationPlace
+from toolformer_core.variations import Cell, cells, needs_training
 
 
 def sweep(
-    filtering_threshold: Annotated[
-        str | None, typer.Option(help="tau_f of all tools, as in 0.3,0.5,1.0.")
-    ] = None,
-    call_top_k: Annotated[
-        str | None,
-        typer.Option(help="k of decoding, as in 0,1,3,10; with it, models are trained."),
-    ] = None,
-    seed: Annotated[
-        str | None, typer.Option(help="Of sampling, fine-tuning and evaluation, as in 7,8.")
-    ] = None,
-    models: Annotated[str | None, typer.Option(help="Base models, by commas.")] = None,
-    vary: Annotated[
-        list[str] | None,
-        typer.Option(help="Any setting, as in score.token_weights=linear|flat; repeatable."),
-    ] = None,
-    preset_name: PresetOption = "demo",
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
-    corpus: CorpusOption = None,
-    tools: ToolsOption = None,
-    model: ModelOption = None,
+    varied: Varied,
+    method: Method,
+    place: AnnotationPlace,
     out: OutOption = None,
-    storage: StorageOption = None,
-    proposer: ProposerOption = None,
-    tool_calls: ToolCallsOption = 4,
-    runner: RunnerOption = "threads",
-    runner_workers: RunnerWorkersOption = 2,
-    runner_address: RunnerAddressOption = None,
-    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Every combination of some settings: calls kept, and how well the tuned models answer.
@@ -79,19 +33,9 @@ def sweep(
     report, index and model stay as they are.
     """
     settings.apply_defaults()
-    variations = _variations(filtering_threshold, call_top_k, seed, models, vary)
-    config = build_config(preset_name, config_file, assignments, corpus, tools, model)
-    root = out or settings.home() / (config_file.stem if config_file else preset_name)
-    runtime = build_runtime(
-        root,
-        device,
-        storage=storage,
-        proposer_url=proposer,
-        tool_calls=tool_calls,
-        runner=runner,
-        runner_workers=runner_workers,
-        runner_address=runner_address,
-    )
+    variations = varied_settings(varied)
+    config = build_config(method)
+    runtime = build_runtime(preset_folder(method, out), place)
     from flows.output import name_proposer
     from flows.sweep import sweep as run_sweep
 
@@ -100,24 +44,6 @@ def sweep(
     settings.show_progress()
     summary = run_sweep(config, variations, runtime)
     print_json(summary) if as_json else _print(summary)
-
-
-def _variations(
-    thresholds: str | None,
-    ks: str | None,
-    seeds: str | None,
-    models: str | None,
-    others: Sequence[str] | None,
-) -> list[Variation]:
-    """What varies; of one model all cells come together, then of one tau_f."""
-    options = [
-        (models, vary_model),
-        (seeds, vary_seed),
-        *((text, vary_setting) for text in others or ()),
-        (thresholds, vary_threshold),
-        (ks, vary_top_k),
-    ]
-    return [vary(text) for text, vary in options if text is not None]
 
 
 def _check(grid: Sequence[Cell], runtime: Runtime, *, trains: bool) -> None:

@@ -7,44 +7,40 @@ import typer
 
 from flows import settings
 from flows.inputs import build_config, build_runtime, print_json
-from flows.options import ConfigOption, JsonOption, PresetOption, SetOption
+from flows.options import Chosen, JsonOption, Method, drawn
+from toolformer_core.runtime import Device
 
 tools_app = typer.Typer(help="The tools a model can call.", no_args_is_help=True)
 
 
 @tools_app.command("list")
-def list_tools(
-    preset_name: PresetOption = "demo",
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@drawn
+def list_tools(chosen: Chosen, as_json: JsonOption = False) -> None:
     """All tools: parameters, version, health and seconds per call; each one's example is tried."""
     settings.apply_defaults()
     from flows.show import print_tools
     from flows.tools import list_tools as listed
 
-    config = build_config(preset_name, config_file, assignments, None, None, None)
-    rows = listed(config, build_runtime(settings.home() / "tools", "cpu"))
+    config = build_config(Method(**dict(chosen)))
+    rows = listed(config, build_runtime(settings.home() / "tools", Device()))
     print_json(rows) if as_json else print_tools(rows)
 
 
 @tools_app.command("call")
+@drawn
 def call_tool(
     name: Annotated[str, typer.Argument(help="Tool name.")],
+    chosen: Chosen,
     argument: Annotated[str, typer.Argument(help="What stands between the brackets.")] = "",
     date: Annotated[str | None, typer.Option(help="The document's date, YYYY-MM-DD.")] = None,
-    preset_name: PresetOption = "demo",
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Call one tool, as the pipeline would."""
     settings.apply_defaults()
     from flows.tools import call_one_tool
 
-    config = build_config(preset_name, config_file, assignments, None, None, None)
-    runtime = build_runtime(settings.home() / "tools", "cpu")
+    config = build_config(Method(**dict(chosen)))
+    runtime = build_runtime(settings.home() / "tools", Device())
     answer = call_one_tool(name, argument, date, config, runtime)
     if as_json:
         print_json(answer)
@@ -53,6 +49,7 @@ def call_tool(
 
 
 def build_index(
+    chosen: Chosen,
     passages: Annotated[
         list[str] | None,
         typer.Option(help="JSONL, Parquet, MediaWiki dump, hf: name ...; repeatable."),
@@ -61,9 +58,6 @@ def build_index(
         Path | None,
         typer.Option("--out", help="Folder of the index; passages that it lacks are added."),
     ] = None,
-    preset_name: PresetOption = "demo",
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build the search index of WikiSearch and QA, or add passages to one.
@@ -74,11 +68,11 @@ def build_index(
     settings.apply_defaults()
     from flows.tools import build_search_index
 
-    config = build_config(preset_name, config_file, assignments, None, None, None)
+    config = build_config(Method(**dict(chosen)))
     searched = config.tools.wiki_search
     if passages:
         searched = searched.model_copy(update={"passages": tuple(passages)})
-    runtime = build_runtime(settings.home() / "tools", "cpu")
+    runtime = build_runtime(settings.home() / "tools", Device())
     summary = build_search_index(searched, out, runtime)
     if as_json:
         print_json(summary)

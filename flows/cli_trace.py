@@ -10,6 +10,7 @@ from flows.inputs import build_runtime, print_json
 from flows.options import JsonOption, RunOption
 from toolformer_core.errors import ConfigError
 from toolformer_core.notation import END, START, ParsedCall, parse_call
+from toolformer_core.runtime import Device
 
 Facts = Mapping[str, Any]  # Any: anything JSON can hold
 
@@ -40,7 +41,7 @@ def trace(
         raise ConfigError("trace: of what? pass one of --call, --item and --document")
     from tasks.trace import trace_call, trace_document, trace_item
 
-    runtime = build_runtime(out, "cpu", tracking_uri=tracking)
+    runtime = build_runtime(out, Device(), tracking=tracking or "")
     root = runtime.root
     if call is not None:
         found = trace_call(root, _parsed(call), limit, runtime)

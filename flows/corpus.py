@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from tasks._policies import TOOL_RUNNER, run_one
+from tasks._policies import TOOL_RUNNER, Location, run_one
 from tasks.assets import as_asset
 from tasks.corpus import corpus_is_intact, corpus_shards, earlier_documents
 from tasks.publish import publish_stage
@@ -25,7 +25,12 @@ def corpus(config: CorpusConfig, runtime: Runtime, *, add: bool = False) -> list
     folder = shard_folder(runtime.shard_root, "corpus", "all", identity)
     shards, is_cached = run_one(
         corpus_shards,
-        {"config": config, "content_digest": identity, "earlier": earlier, "folder": folder},
+        {
+            "config": config,
+            "content_digest": identity,
+            "earlier": earlier,
+            "location": Location(folder=folder, runtime=runtime),
+        },
         runtime=runtime,
         name="corpus-all-00000",
         is_intact=corpus_is_intact,

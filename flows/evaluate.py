@@ -1,6 +1,6 @@
 """Evaluate: every benchmark under every arm, in parts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from prefect import flow
 
 from flows._stage import map_stage
 from flows.finetune import close_failed
+from flows.output import control_model
 from tasks._policies import MODEL_RUNNER
-from tasks.evaluate import Part, evaluate_shard, score_shards
+from tasks.evaluate import ContestantRef, Part, evaluate_shard, score_shards
 from tasks.prepare import prepare_tools
 from tasks.publish import load_stage
 from tasks.report import describe_run, index_run, write_evaluation
@@ -22,11 +23,14 @@ from toolformer_core.config import (
     DecodeConfig,
     EvaluateConfig,
     ExecuteConfig,
+    FinetuneConfig,
     PipelineConfig,
     Runtime,
 )
 from toolformer_core.evaluate import CALLING_ARMS, arm_decoding, takes_part
+from toolformer_core.finetune import FinetuneResult
 from toolformer_core.models import ModelRef
+from toolformer_core.settings import ModelConfig
 
 _SECTIONS = ("model", "tools", "execute", "evaluate")  # of the settings, those that matter here
 
@@ -47,6 +51,19 @@ class Contestants:
             assert self.control is not None, "an arm without a model is refused before"
             return self.control
         return self.base if arm in ("base", "few_shot") else self.tuned
+
+
+def control_contestant(
+    config: PipelineConfig,
+    prepare: Callable[[ModelConfig], ModelRef],
+    train: Callable[[FinetuneConfig], FinetuneResult],
+) -> ModelRef | None:
+    """The model of arm base_c, if that takes part: the one named, else M fine-tuned on C alone."""
+    if "base_c" not in config.evaluate.arms:
+        return None
+    if config.evaluate.control is not None:
+        return prepare(control_model(config.model, config.evaluate.control))
+    return train(config.finetune.model_copy(update={"without_calls": True})).model
 
 
 @flow(name="evaluate", flow_run_name="evaluate", task_runner=MODEL_RUNNER)
@@ -98,13 +115,15 @@ def _cells(
                         spec=spec, digest=digest, seed=config.seed, first=first, last=last
                     ),
                     "arm": arm,
-                    "model": models.of(arm),
-                    "tools": allowed if calls else [],
-                    "decode": DecodeConfig()
-                    if reads
-                    else arm_decoding(arm, decode, config.few_shot_top_k),
-                    "execute": execute if calls else ExecuteConfig(),
-                    "context_tokens": config.context_tokens if reads else 0,
+                    "contestant": ContestantRef(
+                        model=models.of(arm),
+                        tools=allowed if calls else [],
+                        decode=DecodeConfig()
+                        if reads
+                        else arm_decoding(arm, decode, config.few_shot_top_k),
+                        execute=execute if calls else ExecuteConfig(),
+                        context_tokens=config.context_tokens if reads else 0,
+                    ),
                     "answered": [],
                 }
 

@@ -3,13 +3,12 @@
 from tasks.prepare import tool_refs
 from tasks.resources import get_caller, get_model
 from toolformer_core.calling import Caller
-from toolformer_core.config import PipelineConfig, Runtime, score_for_tool
+from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ConfigError
 from toolformer_core.explain import Explanation, explain_call
 from toolformer_core.models import check_device, resolve_model
 from toolformer_core.notation import END, START, ParsedCall, parse_call
 from toolformer_core.records import Document, Outcome
-from toolformer_core.settings import per_tool
 from toolformer_core.tools.base import context_of
 
 
@@ -30,7 +29,7 @@ def explain_text(
     check_device(runtime.device)
     enabled = config.tools.model_copy(update={"enabled": (parsed.tool,)})
     caller = get_caller(tool_refs(enabled, runtime)[0], config.execute, runtime.tool_calls)
-    tool = caller.tool
+    tool, own = caller.tool, config.of_tool(parsed.tool)
     known = result if result is not None else parsed.result
     answer = known if known is not None else _answer(parsed, caller, document)
     reference = resolve_model(config.model, runtime.home, runtime.device)
@@ -39,9 +38,9 @@ def explain_text(
         char_offset,
         tool,
         (parsed.argument, answer),
-        get_model(reference, runtime.device, runtime.token_budget),
-        score_for_tool(config, tool.name),
-        per_tool(config.filter.filtering_threshold, tool.name, "filtering_threshold"),
+        get_model(reference, runtime),
+        own.score,
+        own.filtering_threshold,
     )
 
 

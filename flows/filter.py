@@ -9,17 +9,9 @@ from tasks._policies import MODEL_RUNNER, TOOL_RUNNER
 from tasks.filter import filter_shard, pool_results, score_shard
 from tasks.publish import load_stage
 from tasks.report import report_stage
-from tasks.resources import ToolRef
-from toolformer_core.config import (
-    FilterConfig,
-    PipelineConfig,
-    ProposerConfig,
-    Runtime,
-    pruning_threshold,
-    score_for_tool,
-)
+from tasks.resources import AnnotatorRef, ToolRef
+from toolformer_core.config import PipelineConfig, ProposerConfig, Runtime
 from toolformer_core.models import ModelRef
-from toolformer_core.settings import per_tool
 
 
 @flow(name="score", flow_run_name="score", task_runner=MODEL_RUNNER)
@@ -33,16 +25,16 @@ def score(
 ) -> list[Path]:
     """Forward passes: one manifest of losses per tool, in the order of the tools."""
     texts = load_stage(documents).shards
+    proposer = config.proposer if config.proposer.scores else ProposerConfig()
     manifests = []
     for tool, manifest in zip(tools, executed, strict=True):
-        calls = load_stage(manifest).shards
+        calls, own = load_stage(manifest).shards, config.of_tool(tool.name)
         pairs = [{"executed": c, "documents": d} for c, d in zip(calls, texts, strict=True)]
         settings = {
             "tool": tool,
-            "model": model,
-            "proposer": config.proposer if config.proposer.scores else ProposerConfig(),
-            "config": score_for_tool(config, tool.name),
-            "prune_below": pruning_threshold(config, tool.name),
+            "annotator": AnnotatorRef(model=model, proposer=proposer),
+            "config": own.score,
+            "prune_below": own.prune_below,
             # Only where it is asked for: the pool changes when documents are added.
             "wrong_results": pool_results(calls) if "wrong_result" in config.score.controls else (),
         }
@@ -57,13 +49,13 @@ def score(
 
 @flow(name="filter", flow_run_name="filter", task_runner=TOOL_RUNNER)
 def filter_scored(
-    scored: list[Path], tools: list[ToolRef], config: FilterConfig, runtime: Runtime
+    scored: list[Path], tools: list[ToolRef], config: PipelineConfig, runtime: Runtime
 ) -> list[Path]:
     """No forward pass: one manifest of decisions per tool, in the order of the tools."""
     manifests = []
     for tool, manifest in zip(tools, scored, strict=True):
         shards = [{"scored": shard} for shard in load_stage(manifest).shards]
-        threshold = per_tool(config.filtering_threshold, tool.name, "filter.filtering_threshold")
+        threshold = config.of_tool(tool.name).filtering_threshold
         settings = {"tool": tool.name, "filtering_threshold": threshold}
         manifests.append(
             map_stage("filter", tool.name, filter_shard, shards, settings, runtime, [manifest])

@@ -7,7 +7,7 @@ from prefect import Flow, flow
 from prefect.client.schemas.objects import FlowRun, State
 
 from flows.call_rule import choose_calls
-from tasks._policies import MODEL_RUNNER, run_one
+from tasks._policies import MODEL_RUNNER, Location, run_one
 from tasks.finetune import finetune_shards, model_is_intact
 from tasks.model_card import describe_model
 from tasks.prepare import prepare_model
@@ -38,12 +38,16 @@ def finetune(
         "config": config,
     }
     identity = fingerprint("finetune", STAGE_VERSION, inputs)
-    folder = stage_folder(runtime.root, "finetune", "all", identity)
+    location = Location(
+        folder=str(stage_folder(runtime.root, "finetune", "all", identity)),
+        runtime=runtime,
+        tracking=tracking,
+    )
     tuned, _ = run_one(
         finetune_shards,
-        {**inputs, "folder": folder, "runtime": runtime, "tracking": tracking},
+        {**inputs, "location": location},
         # Checkpoints and model lie in the root, so what refers to them does, too.
-        runtime=runtime.model_copy(update={"storage": None}),
+        runtime=runtime.model_copy(update={"storage": ""}),
         name="finetune-all-00000",
         is_intact=model_is_intact,
     )

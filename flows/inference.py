@@ -1,11 +1,12 @@
 """A tuned model at work: generation, and evaluation on its own."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from flows.evaluate import Contestants, evaluate_run
+from flows.options import Asked
 from flows.output import check_evaluation, control_model
 from tasks.inference import TunedModel, describe
 from toolformer_core.config import CorpusConfig, EvaluateConfig, PipelineConfig, Runtime
@@ -13,7 +14,7 @@ from toolformer_core.decode import Decoder
 from toolformer_core.decoded import Event, Generation
 from toolformer_core.errors import ConfigError
 from toolformer_core.models import resolve_model
-from toolformer_core.overrides import edit, parse_config
+from toolformer_core.overrides import edit
 from toolformer_core.tools.base import NO_DOCUMENT
 
 _TOP_K = "evaluate.decode.call_top_k"
@@ -34,25 +35,25 @@ def generation_figures(generation: Generation) -> dict[str, Any]:  # Any: JSON
     }
 
 
-def evaluation_config(
-    model: Path, chosen: Mapping[str, Any], assignments: Sequence[str]
-) -> PipelineConfig:
+def evaluation_config(model: Path, asked: Asked, assignments: Sequence[str]) -> PipelineConfig:
     """What `toolformer evaluate` runs: the model's own tools and decoding, then what is chosen.
 
     Raises: ConfigError for a setting, a benchmark or an arm that will not do.
     """
     described = describe(model)
-    content = PipelineConfig(
+    own = PipelineConfig(
         corpus=CorpusConfig(),
         model=described.base,
         tools=described.tools,
         evaluate=EvaluateConfig(decode=described.decode),
-    ).model_dump(mode="json")
-    content["evaluate"] |= {name: value for name, value in chosen.items() if value is not None}
+    )
+    given = {"benchmarks": asked.benchmark, "arms": asked.arms, "control": asked.control}
+    values: dict[str, Any] = {f"evaluate.{name}": value for name, value in given.items() if value}
+    values["evaluate.limit"] = asked.limit
     # A k that is given takes the place of the model's threshold, unless that is given, too.
     if any(text.partition("=")[0] == _TOP_K for text in assignments):
-        content["evaluate"]["decode"]["call_threshold"] = None
-    config: PipelineConfig = edit(parse_config(content), assignments)
+        values["evaluate.decode.call_threshold"] = None
+    config = edit(own, assignments, values)
     check_evaluation(config.evaluate)
     if "base_c" in config.evaluate.arms and config.evaluate.control is None:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What the options of a command mean: its configuration and where it runs."""
+"""What the options of a command or form mean: a configuration, and where it runs."""
 
 import json
 from pathlib import Path
@@ -7,38 +7,35 @@ from typing import Any
 import typer
 
 from flows import settings
+from flows.options import Method, Varied
+from toolformer_core import variations
 from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.errors import ConfigError
 from toolformer_core.overrides import edit, parse_config, parse_yaml
 from toolformer_core.presets import preset
+from toolformer_core.runtime import Device
 
 
-def build_config(
-    preset_name: str,
-    config_file: Path | None,
-    assignments: list[str] | None,
-    corpus: list[str] | None,
-    tools: str | None,
-    model: str | None,
-) -> PipelineConfig:
-    """Preset or file, then --corpus, --tools and --model, then --set.
+def build_config(method: Method) -> PipelineConfig:
+    """Preset or file, then corpus, tools and model, then the single changes.
 
-    How many documents a preset takes belongs to its own corpus: of --corpus all are taken. So do
+    How many documents a preset takes belongs to its own corpus: of another all are taken. So do
     the demo's rules which texts are tried; those of the paper are part of its method.
     """
-    config = _read_config(config_file) if config_file else preset(preset_name)
-    content = config.model_dump(mode="json")
-    if corpus:
-        content["corpus"]["sources"] = corpus
-    if corpus and not config_file:
-        content["corpus"] |= {"max_documents": None, "sample_seed": None}
-        if preset_name != "paper":
-            content["sample"]["document_heuristic"] = "none"
-    if tools:
-        content["tools"]["enabled"] = split_names(tools)
-    if model:
-        content["model"]["name_or_path"] = model
-    return edit(parse_config(content), assignments or [])
+    values: dict[str, Any] = {}
+    if method.corpus:
+        values["corpus.sources"] = method.corpus
+    if method.corpus and not method.config_file:
+        values |= {"corpus.max_documents": None, "corpus.sample_seed": None}
+        if method.preset != "paper":
+            values["sample.document_heuristic"] = "none"
+    if method.tools:
+        values["tools.enabled"] = method.tools
+    if method.model:
+        values["model.name_or_path"] = method.model
+    file = method.config_file
+    start = _read_config(Path(file)) if file else preset(method.preset)
+    return edit(start, method.changes, values)
 
 
 def _read_config(path: Path) -> PipelineConfig:
@@ -52,12 +49,29 @@ def _read_config(path: Path) -> PipelineConfig:
     return parse_config(content)
 
 
+def varied_settings(varied: Varied) -> list[variations.Variation]:
+    """What varies; of one model all cells come together, then of one tau_f."""
+    first = ((varied.models, variations.vary_model), (varied.seeds, variations.vary_seed))
+    last = (
+        (varied.filtering_threshold, variations.vary_threshold),
+        (varied.call_top_k, variations.vary_top_k),
+    )
+    return [
+        *(vary(list(map(_label, values))) for values, vary in first if values),
+        *map(variations.vary_setting, varied.others),
+        *(vary(list(map(_label, values))) for values, vary in last if values),
+    ]
+
+
+def _label(value: float | str) -> str:
+    """The value as people write it: 1 for 1.0."""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 def build_runtime(
     root: Path,
-    device: str,
-    *,
-    storage: str | None = None,
-    **options: Any,  # Any: fields of Runtime
+    place: Device,
+    **more: Any,  # Any: fields of Runtime
 ) -> Runtime:
     """Where and how a command runs.
 
@@ -65,19 +79,25 @@ def build_runtime(
 
     Raises: ConfigError if the storage cannot be written; TransientStorageError if it is away.
     """
-    if storage is not None:
+    given = {name: value for name, value in place if name in Runtime.model_fields}
+    if given.get("storage"):
         from toolformer_core.storage import check_storage, normal_folder
 
-        storage = normal_folder(storage)
-        check_storage(storage)
+        given["storage"] = normal_folder(given["storage"])
+        check_storage(given["storage"])
     home = settings.home().absolute()
-    given = {name: value for name, value in options.items() if value is not None}
-    return Runtime(root=root.absolute(), home=home, device=device, storage=storage, **given)
+    return Runtime(**{**given, "root": root.absolute(), "home": home, **more})
 
 
-def split_names(text: str | None) -> list[str] | None:
+def preset_folder(method: Method, out: Path | None) -> Path:
+    """The output folder; without --out that of the preset or file."""
+    file = method.config_file
+    return out or settings.home() / (Path(file).stem if file else method.preset)
+
+
+def split_names(text: str) -> list[str] | None:
     """The names between commas; None where no option was given."""
-    return [name.strip() for name in text.split(",") if name.strip()] if text else None
+    return [name.strip() for name in text.split(",") if name.strip()] or None
 
 
 def print_json(value: Any) -> None:  # Any: anything JSON can hold

@@ -5,7 +5,7 @@ from typing import get_args
 
 from tasks.corpus import earlier_documents
 from tasks.prepare import check_tools
-from tasks.publish import RUN_FILE, read_run, record_run
+from tasks.publish import RUN_FILE, RunRecord, read_run, record_run
 from tasks.runners import check_runner
 from toolformer_core.benchmarks.registry import load_benchmark
 from toolformer_core.config import Arm, EvaluateConfig, PipelineConfig, Runtime
@@ -15,9 +15,9 @@ from toolformer_core.evaluate import takes_part
 from toolformer_core.gate import GateConfig
 from toolformer_core.heuristics import check_heuristic
 from toolformer_core.models import check_device, resolve_model
-from toolformer_core.overrides import flat_settings, parse_config
+from toolformer_core.overrides import flat_settings
 from toolformer_core.records import Document
-from toolformer_core.settings import ModelConfig, per_tool
+from toolformer_core.settings import ModelConfig
 from toolformer_core.shards import read_manifest
 
 
@@ -34,7 +34,7 @@ def claim_output(config: PipelineConfig, root: Path, *, update: bool) -> None:
     if not (root / RUN_FILE).is_file() or not _holds_work(root):
         record_run(config, [], root)
     elif not update:
-        held = flat_settings(parse_config(read_run(root)[0]))
+        held = flat_settings(read_run(root).config)
         wanted = flat_settings(config)
         for key in sorted({*held, *wanted}):
             if held.get(key) != wanted.get(key):
@@ -81,7 +81,7 @@ def name_proposer(config: PipelineConfig, runtime: Runtime) -> PipelineConfig:
 
     Raises: ConfigError if there is no server, or it does not offer that model.
     """
-    if runtime.proposer_url is None:
+    if not runtime.proposer:
         if config.proposer.model is not None:
             raise ConfigError(
                 f"proposer.model {config.proposer.model}: no address; pass --proposer URL"
@@ -89,11 +89,11 @@ def name_proposer(config: PipelineConfig, runtime: Runtime) -> PipelineConfig:
         return config
     from toolformer_core.completions import served_models
 
-    offered = served_models(runtime.proposer_url)
+    offered = served_models(runtime.proposer)
     name = config.proposer.model or next(iter(offered), None)
     if name not in offered:
         raise ConfigError(
-            f"--proposer {runtime.proposer_url} offers {', '.join(offered) or 'no model'}, "
+            f"--proposer {runtime.proposer} offers {', '.join(offered) or 'no model'}, "
             f"not {name}; set proposer.model to one of them"
         )
     return config.model_copy(
@@ -133,7 +133,7 @@ def check_method(config: PipelineConfig, runtime: Runtime, *, annotate_only: boo
     check_runner(runtime)
     check_tools(config.tools, runtime)
     for tool in config.tools.enabled:
-        check_heuristic(per_tool(config.sample.document_heuristic, tool, "document_heuristic"))
+        check_heuristic(config.of_tool(tool).sample.document_heuristic)
     resolve_model(config.model, runtime.home, runtime.device)
     if not annotate_only:
         check_evaluation(config.evaluate)
@@ -178,12 +178,12 @@ def control_model(like: ModelConfig, control: str) -> ModelConfig:
     return like.model_copy(update={"name_or_path": control, "revision": None})
 
 
-def stage_manifest(manifests: list[Path], stage: str, root: Path) -> Path:
-    """The manifest of one stage among those of a run.
+def stage_manifest(run: RunRecord, stage: str, root: Path) -> Path:
+    """The manifest of one stage of a run.
 
     Raises: ConfigError if the run has not come that far.
     """
-    for manifest in manifests:
+    for manifest in run.manifests:
         if read_manifest(manifest).stage == stage:
             return manifest
     raise ConfigError(f"{root} has no {stage} stage yet; run toolformer annotate to its end")

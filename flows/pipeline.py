@@ -6,18 +6,19 @@ report <--evaluate-- k <--call_rule-- M* <--finetune--- C* <--augment---------+
          (M* vs M)      (M*, held out)        (M)
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow
 
+from flows._stage import Annotated
 from flows.augment import augment
 from flows.call_rule import choose_calls
 from flows.corpus import corpus
-from flows.evaluate import Contestants, evaluate
+from flows.evaluate import Contestants, control_contestant, evaluate
 from flows.execute import execute
 from flows.filter import filter_scored, score
 from flows.finetune import close_failed, finetune
-from flows.output import control_model
 from flows.sample import sample
 from tasks.execute import record_calls
 from tasks.model_card import describe_model
@@ -34,7 +35,6 @@ from tasks.track import (
 )
 from toolformer_core.call_rule import with_choice
 from toolformer_core.config import PipelineConfig, Runtime
-from toolformer_core.models import ModelRef
 
 
 @flow(
@@ -49,10 +49,20 @@ def annotate(config: PipelineConfig, runtime: Runtime, *, add: bool = False) -> 
     With `add` the folder's documents stay, and those that are new are put behind them.
     """
     tracking = start_tracking(config, runtime)
-    manifests, index = _annotate(config, runtime, tracking, add=add)
-    report = write_report(index, config, [], describe_run(config, runtime, tracking), runtime.root)
-    finish_tracking(tracking, index, report, runtime)
-    return manifests
+    done = _annotate(config, runtime, tracking, add=add)
+    links = describe_run(config, runtime, tracking)
+    report = write_report(done.index, config, [], links, runtime.root)
+    finish_tracking(tracking, done.index, report, runtime)
+    return done.manifests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotatedRun(Annotated):
+    """Annotation to its end: C*, the manifests of all stages (C* last), and their index."""
+
+    augmented: Path
+    manifests: list[Path]
+    index: Path
 
 
 def _annotate(
@@ -61,8 +71,8 @@ def _annotate(
     tracking: str,
     *,
     add: bool = False,
-) -> tuple[list[Path], Path]:
-    """The stages from C to C*, each tracked as it ends: manifests, C* last, and the index."""
+) -> AnnotatedRun:
+    """The stages from C to C*, each tracked as it ends."""
     model = prepare_model(config.model, runtime)
     tools = prepare_tools(config.tools, runtime)
     documents, quarantine = corpus(config.corpus, runtime, add=add)
@@ -74,7 +84,7 @@ def _annotate(
     track_stage(tracking, "execute", executed, runtime)
     scored = score(executed, documents, tools, model, config, runtime)
     track_stage(tracking, "score", scored, runtime)
-    kept = filter_scored(scored, tools, config.filter, runtime)
+    kept = filter_scored(scored, tools, config, runtime)
     track_stage(tracking, "filter", kept, runtime)
     augmented = augment(kept, documents, config.augment, runtime)
     track_stage(tracking, "augment", [augmented], runtime)
@@ -82,7 +92,15 @@ def _annotate(
     index = index_run(manifests, config, runtime.root)
     report_calls(index)
     track_losses(tracking, index, config, runtime)
-    return manifests, index
+    return AnnotatedRun(
+        model=model,
+        tools=tools,
+        documents=documents,
+        scored=scored,
+        augmented=augmented,
+        manifests=manifests,
+        index=index,
+    )
 
 
 @flow(
@@ -94,35 +112,27 @@ def _annotate(
 def run_pipeline(config: PipelineConfig, runtime: Runtime) -> list[Path]:
     """Corpus to report; the manifests of all stages."""
     tracking = start_tracking(config, runtime)
-    manifests, index = _annotate(config, runtime, tracking)
-    require_yield(index)
-    base = prepare_model(config.model, runtime)
-    tools = prepare_tools(config.tools, runtime)
-    documents, augmented = manifests[0], manifests[-1]
+    done = _annotate(config, runtime, tracking)
+    require_yield(done.index)
+    base, documents, augmented = done.model, done.documents, done.augmented
     tuned = finetune(augmented, documents, base, config.finetune, runtime, tracking)
     choice = choose_calls(config, augmented, documents, tuned.model, runtime, tracking)
     describe_model(tuned, base, config, augmented, runtime.root, choice=choice)
-    models = Contestants(base=base, tuned=tuned.model, control=_control(config, manifests, runtime))
+    control = control_contestant(
+        config,
+        lambda named: prepare_model(named, runtime),
+        lambda plain: finetune(augmented, documents, base, plain, runtime, None),
+    )
+    models = Contestants(base=base, tuned=tuned.model, control=control)
     evaluated = with_choice(config, choice).evaluate
-    answered, scores = evaluate(models, tools, evaluated, config.execute, runtime)
+    answered, scores = evaluate(models, done.tools, evaluated, config.execute, runtime)
     track_stage(tracking, "evaluate", answered, runtime)
     track_scores(tracking, scores, runtime)
     describe_model(tuned, base, config, augmented, runtime.root, scores, choice)
     register_model(tracking, tuned.model, runtime)
-    manifests = [*manifests, *answered]
+    manifests = [*done.manifests, *answered]
     index = index_run(manifests, config, runtime.root)
     links = describe_run(config, runtime, tracking)
     report = write_report(index, config, scores, links, runtime.root, choice)
     finish_tracking(tracking, index, report, runtime, choice)
     return manifests
-
-
-def _control(config: PipelineConfig, manifests: list[Path], runtime: Runtime) -> ModelRef | None:
-    """The model of arm base_c, if that takes part: the one named, else fine-tuned here."""
-    if "base_c" not in config.evaluate.arms:
-        return None
-    if config.evaluate.control is not None:
-        return prepare_model(control_model(config.model, config.evaluate.control), runtime)
-    plain = config.finetune.model_copy(update={"without_calls": True})
-    base = prepare_model(config.model, runtime)
-    return finetune(manifests[-1], manifests[0], base, plain, runtime, None).model

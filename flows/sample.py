@@ -8,9 +8,9 @@ from flows._stage import map_stage
 from tasks._policies import MODEL_RUNNER
 from tasks.publish import load_stage
 from tasks.report import report_stage
-from tasks.resources import ToolRef
+from tasks.resources import AnnotatorRef, ToolRef
 from tasks.sample import sample_shard
-from toolformer_core.config import PipelineConfig, Runtime, for_tool, resolved
+from toolformer_core.config import PipelineConfig, Runtime
 from toolformer_core.heuristics import heuristic_digest
 from toolformer_core.models import ModelRef
 
@@ -27,15 +27,14 @@ def sample(
     shards = [{"documents": shard} for shard in load_stage(documents).shards]
     manifests = []
     for tool in tools:
-        own = for_tool(config, tool.name)
+        own = config.of_tool(tool.name).sample
         settings = {
             "tool": tool,
-            "model": model,
-            "proposer": config.proposer,
+            "annotator": AnnotatorRef(model=model, proposer=config.proposer),
             "config": own,
             "num_scored_tokens": config.score.num_scored_tokens,
             "token_weights": config.score.token_weights,
-            "heuristic_digest": heuristic_digest(resolved(own.document_heuristic)),
+            "heuristic_digest": heuristic_digest(own.document_heuristic),
         }
         manifests.append(
             map_stage("sample", tool.name, sample_shard, shards, settings, runtime, [documents])

@@ -11,13 +11,12 @@ from rich.table import Table
 from tasks.diagnosis import diagnose
 from tasks.evaluate import score_shards
 from tasks.index import funnel
-from tasks.publish import read_call_rule, read_run
+from tasks.publish import read_run
 from tasks.report import PAGE, index_of
 from toolformer_core.call_rule import CHOICE
 from toolformer_core.conclusion import best_arm, conclusions
 from toolformer_core.explain import Explanation
 from toolformer_core.notation import render_call_with_result
-from toolformer_core.overrides import parse_config
 from toolformer_core.shards import read_manifest
 
 _STEPS = ("documents", "positions", "calls", "parsed", "executed", "scored", "kept")
@@ -26,13 +25,13 @@ _STEPS = ("documents", "positions", "calls", "parsed", "executed", "scored", "ke
 def run_summary(root: Path) -> dict[str, Any]:  # Any: nested figures
     """What a finished run reports: funnel, evaluation, call rule, cached shards, places."""
     index = index_of(root)
-    settings, manifests = read_run(root)
-    stages = [read_manifest(path) for path in manifests]
+    run = read_run(root)
+    stages = [read_manifest(path) for path in run.manifests]
     answered = [shard for stage in stages if stage.stage == "evaluate" for shard in stage.shards]
-    model, choice = root / "model", read_call_rule(root)
+    model, choice = root / "model", run.choice
     return {
         "funnel": funnel(index),
-        "evaluation": score_shards.fn(answered, parse_config(settings).evaluate),
+        "evaluation": score_shards.fn(answered, run.config.evaluate),
         "shards": sum(len(stage.shards) for stage in stages),
         "shards_cached": sum(stage.num_cached for stage in stages),
         "report": str(root / PAGE),

@@ -10,9 +10,10 @@ from typing import Any
 
 from prefect import flow
 
+from flows._stage import Annotated
 from flows.evaluate import Contestants
 from flows.finetune import close_failed
-from flows.sweep_work import Annotated, SweepWork
+from flows.sweep_work import SweepWork
 from tasks.evaluate import score_shards
 from tasks.publish import load_stage
 from tasks.report import describe_run

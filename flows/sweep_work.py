@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
+from flows._stage import Annotated
 from flows.augment import augment
 from flows.call_rule import call_rule
 from flows.corpus import corpus
-from flows.evaluate import Contestants, evaluate
+from flows.evaluate import Contestants, control_contestant, evaluate
 from flows.execute import execute
 from flows.filter import filter_scored, score
 from flows.finetune import finetune
-from flows.output import control_model
 from flows.sample import sample
 from tasks.prepare import prepare_model, prepare_tools
 from tasks.resources import ToolRef
@@ -30,13 +30,11 @@ from toolformer_core.config import (
     FinetuneConfig,
     PipelineConfig,
     Runtime,
-    for_tool,
 )
 from toolformer_core.evaluate import CALLING_ARMS, arm_decoding
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.models import ModelRef
-from toolformer_core.settings import per_tool
 from toolformer_core.shards import read_manifest
 
 _ARM_GROUPS: tuple[tuple[Arm, ...], ...] = (
@@ -59,16 +57,6 @@ class Tally:
     done: int = 0
     shards: int = 0
     shards_cached: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Annotated:
-    """The stages of a cell from C to the losses; manifests of the last, one per tool."""
-
-    model: ModelRef
-    tools: list[ToolRef]
-    documents: Path
-    scored: list[Path]
 
 
 class SweepWork:
@@ -96,7 +84,11 @@ class SweepWork:
             "corpus", [config.corpus], lambda: corpus(config.corpus, self.runtime)
         )
         # Losses that no threshold of the sweep could need are left out while sampling, too.
-        settings = [config.proposer, config.score, [for_tool(config, tool.name) for tool in tools]]
+        settings = [
+            config.proposer,
+            config.score,
+            [config.of_tool(tool.name).sample for tool in tools],
+        ]
         shared = [model, tools, str(documents), settings]
         proposed = self._stage(
             "sample", shared, lambda: sample(documents, tools, model, config, self.runtime)
@@ -121,9 +113,8 @@ class SweepWork:
             ["count", _named(annotated.scored), thresholds],
             lambda: count_kept(annotated.scored, thresholds),
         )
-        name = "filter.filtering_threshold"
         return {
-            tool: by_threshold[per_tool(config.filter.filtering_threshold, tool, name)]
+            tool: by_threshold[config.of_tool(tool).filtering_threshold]
             for tool, by_threshold in counts.items()
         }
 
@@ -136,7 +127,7 @@ class SweepWork:
         kept = self._stage(
             "filter",
             [_named(annotated.scored), config.filter.filtering_threshold],
-            lambda: filter_scored(annotated.scored, annotated.tools, config.filter, self.runtime),
+            lambda: filter_scored(annotated.scored, annotated.tools, config, self.runtime),
         )
         [augmented] = self._stage(
             "augment",
@@ -185,14 +176,12 @@ class SweepWork:
     def control(
         self, annotated: Annotated, augmented: Path, config: PipelineConfig
     ) -> ModelRef | None:
-        """The model of arm base_c, if that takes part: the one named, else fine-tuned here."""
-        if "base_c" not in config.evaluate.arms:
-            return None
-        if config.evaluate.control is not None:
-            named = control_model(config.model, config.evaluate.control)
-            return self._once(["model", named], lambda: prepare_model(named, self.runtime))
-        plain = config.finetune.model_copy(update={"without_calls": True})
-        return self.finetune(annotated, augmented, plain, None).model
+        """The model of arm base_c: see control_contestant."""
+        return control_contestant(
+            config,
+            lambda named: self._once(["model", named], lambda: prepare_model(named, self.runtime)),
+            lambda plain: self.finetune(annotated, augmented, plain, None),
+        )
 
     def evaluate(
         self, models: Contestants, tools: list[ToolRef], config: PipelineConfig

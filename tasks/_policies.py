@@ -2,8 +2,7 @@
 
 Prefect's stock cache policies do not fit: one includes the run's id and never hits again, one
 forgets the task, one sees only the wrapper's own lines. Our key is the task, the stage's version
-and the content of its inputs; where files lie, who watches and how fast the machine is are not
-part of it.
+and the content of its inputs; its Location is not part of it.
 """
 
 import functools
@@ -13,8 +12,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar, cast, get_type_hints
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE, CachePolicy
@@ -39,7 +38,6 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-_LOCATION = frozenset({"folder", "runtime", "tracking"})
 _EFFECT_TIMEOUT_SECONDS = 6 * 3600  # a search index over a whole encyclopedia takes hours
 _READS_AT_ONCE = 8
 _RETRY_DELAYS_SECONDS = [2.0, 10.0, 30.0]
@@ -49,12 +47,38 @@ MODEL_RUNNER = cast(Runner, ThreadPoolTaskRunner(max_workers=1))
 TOOL_RUNNER = cast(Runner, ThreadPoolTaskRunner(max_workers=8))
 
 
-@dataclass
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where a task puts its files, what it runs on and who watches: what decides no result."""
+
+    folder: str
+    runtime: Runtime
+    tracking: str | None = None  # the MLflow run that is told while the task runs
+
+
+class Inputs:
+    """Base of inputs that go together: in a key each field is an input of its own."""
+
+    __slots__ = ()
+
+
+def content_of(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the result of a task, by name: all inputs but its Location."""
+    content: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if isinstance(value, Inputs):
+            content |= {f.name: getattr(value, f.name) for f in fields(cast(Any, value))}
+        elif not isinstance(value, Location):
+            content[name] = value
+    return content
+
+
+@dataclass(kw_only=True)
 class ContentKey(CachePolicy):
     """Key of a task run: stage, version, and the canonical form of what decides its result."""
 
-    stage: str = ""
-    version: int = 0
+    stage: str
+    version: int
 
     def compute_key(
         self,
@@ -68,10 +92,16 @@ class ContentKey(CachePolicy):
 
     def key_of(self, shard: Task[..., Any], inputs: Mapping[str, Any]) -> str:
         """The key of a task with these inputs."""
-        content = {name: canonical(v) for name, v in inputs.items() if name not in _LOCATION}
-        text = json.dumps(content, sort_keys=True)
+        text = json.dumps(canonical(content_of(inputs)), sort_keys=True)
         name = f"{self.stage}-v{self.version}-{shard.name}"
         return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def content_key(shard: Task[..., Any]) -> ContentKey:
+    """The key of a task that shard_task has made."""
+    policy = shard.cache_policy
+    assert isinstance(policy, ContentKey), f"{shard.name} is no task of shard_task"
+    return policy
 
 
 def is_transient(_: Task[..., Any], run: Any, state: State[Any]) -> bool:  # Any: Prefect's types
@@ -146,9 +176,9 @@ def run_shards(
     """Results of all calls in order, and how many came from the cache.
 
     The cache is asked first, here: a task run that finds its result there takes ten times as long,
-    and first waits for a slot of its limits. What has a result but no longer its file is
-    computed anew. Waits for every run before it asks for a result, so that one failure does not
-    drop the queue behind it.
+    and first waits for a slot of its limits. What has a result but no longer its file, or a result
+    of another class than the task returns today, is computed anew. Waits for every run before it
+    asks for a result, so that one failure does not drop the queue behind it.
     """
     stored = shard.with_options(
         result_storage=result_storage(runtime),
@@ -156,8 +186,12 @@ def run_shards(
     )
     description = names[0].rpartition("-")[0] if names else shard.name
     started = time.monotonic()
-    found = {k: placed(result, runtime) for k, result in _cached(stored, calls).items()}
-    results = {k: result for k, result in found.items() if is_intact(result)}
+    found = _cached(stored, calls)
+    returned = get_type_hints(shard.fn)["return"]
+    of_its_class = {
+        k: placed(result, runtime) for k, result in found.items() if isinstance(result, returned)
+    }
+    results = {k: result for k, result in of_its_class.items() if is_intact(result)}
     num_cached = len(results)
     if len(results) < len(calls):
         with shard_runner(runtime, stored) as runner:
@@ -193,12 +227,11 @@ def _named(shard: Task[..., Result], name: str, *, is_stale: bool) -> Task[..., 
 def _cached(
     stored: Task[..., Result],
     calls: Sequence[Mapping[str, Any]],
-) -> dict[int, Result]:
+) -> dict[int, Any]:  # Any: an older version may have stored results of another class
     """The results that are stored, by the call's place; their files are not looked at."""
     if PREFECT_TASKS_REFRESH_CACHE.value():
         return {}
-    policy = stored.cache_policy
-    assert isinstance(policy, ContentKey), "a task of shard_task"
+    policy = content_key(stored)
     # Without its lock: what another run computes just now is waited for by the task.
     store = cast(ResultStore, ResultStore().update_for_task(stored))
     # Without its memory: threads may not share that.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tasks._policies import effect_task, shard_task
+from tasks._policies import Location, effect_task, shard_task
 from toolformer_core.augment import STAGE_VERSION, augment_documents, example_cutoffs
 from toolformer_core.config import AugmentConfig
 from toolformer_core.records import AugmentedDocument, Document, FilterDecision
@@ -22,7 +22,7 @@ def augment_shard(
     decisions: list[ShardRef],
     cutoffs: dict[str, float],
     config: AugmentConfig,
-    folder: str,
+    location: Location,
 ) -> ShardRef:
     """The documents of the shard that have kept calls, with the calls."""
     rows = [row for ref in decisions for row in read_shard(ref, FilterDecision)]
@@ -30,7 +30,7 @@ def augment_shard(
     return write_shard(
         augmented,
         AugmentedDocument,
-        f"{folder}/part-{documents.shard_index:05d}.parquet",
+        f"{location.folder}/part-{documents.shard_index:05d}.parquet",
         shard_index=documents.shard_index,
         counts={
             "documents": len(augmented),

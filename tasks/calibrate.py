@@ -6,15 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 from tasks._policies import effect_task
-from tasks.resources import ToolRef, get_annotator, get_caller
+from tasks.resources import AnnotatorRef, ToolRef, get_annotator, get_caller
 from toolformer_core.calibrate import NotCalibrated, ToolCalibration, calibrate_tool
 from toolformer_core.config import (
     CorpusConfig,
     PipelineConfig,
     Runtime,
-    for_tool,
-    pruning_threshold,
-    score_for_tool,
 )
 from toolformer_core.corpus import read_corpus
 from toolformer_core.fingerprint import fingerprint
@@ -51,15 +48,15 @@ def calibrate_documents(
     runtime: Runtime,
 ) -> ToolCalibration | NotCalibrated:
     """Settings of one tool, from the documents."""
+    own = config.of_tool(tool.name)
     annotator = Annotator(
-        lm=get_annotator(model, config.proposer, runtime),
+        lm=get_annotator(AnnotatorRef(model=model, proposer=config.proposer), runtime),
         caller=get_caller(tool, config.execute, runtime.tool_calls),
-        sample=for_tool(config, tool.name),
-        score=score_for_tool(config, tool.name),
+        sample=own.sample,
+        score=own.score,
         documents_per_shard=config.corpus.documents_per_shard,
         progress=lambda items, what: tracked(items, f"calibrate-{tool.name}-{what}", unit="shard"),
     )
-    lowest = pruning_threshold(config, tool.name)
     texts = read_shard(documents, Document)
     logger.info("calibrate-%-10s %d documents, of which half decide", tool.name, len(texts))
-    return calibrate_tool(texts, annotator, target=target, lowest_threshold=lowest)
+    return calibrate_tool(texts, annotator, target=target, lowest_threshold=own.prune_below)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from tasks._policies import shard_task
+from tasks._policies import Location, shard_task
 from tasks.resources import get_model
 from toolformer_core.call_rule import STAGE_VERSION, CallChoice, choose_call_rule
-from toolformer_core.config import FinetuneConfig, Runtime
+from toolformer_core.config import FinetuneConfig
 from toolformer_core.models import ModelRef
 from toolformer_core.records import AugmentedDocument, Document
 from toolformer_core.shards import ShardRef, read_shard
@@ -18,7 +18,7 @@ def call_rule_shards(
     documents: list[ShardRef],
     model: ModelRef,
     config: FinetuneConfig,
-    runtime: Runtime,
+    location: Location,
 ) -> CallChoice:
     """The rule of a tuned model; `config` are the settings that decide what was held out."""
 
@@ -29,5 +29,5 @@ def call_rule_shards(
     _, dev = split_documents(rows, config)
     seen = {text.document_id for text in (*rows, *plain_texts(rows, corpus(), config))}
     plain = held_out_plain_texts(corpus(), seen, len(dev), config)
-    lm = get_model(model, runtime.device, runtime.token_budget)
+    lm = get_model(model, location.runtime)
     return choose_call_rule(dev, plain, lm)

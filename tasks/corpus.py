@@ -1,6 +1,6 @@
 """Corpus: sources in, shards of documents and one of quarantined rows out."""
 
-from tasks._policies import shard_task
+from tasks._policies import Location, shard_task
 from tasks.publish import read_run
 from toolformer_core.config import CorpusConfig, Runtime
 from toolformer_core.corpus import STAGE_VERSION, CorpusShards, write_corpus
@@ -10,10 +10,10 @@ from toolformer_core.shards import ShardRef, is_intact, read_manifest, relocated
 
 @shard_task("corpus", STAGE_VERSION)
 def corpus_shards(
-    config: CorpusConfig, content_digest: str, earlier: list[ShardRef], folder: str
+    config: CorpusConfig, content_digest: str, earlier: list[ShardRef], location: Location
 ) -> CorpusShards:
     """Read all sources; `content_digest` stands for what they hold."""
-    return write_corpus(config, folder, earlier)
+    return write_corpus(config, location.folder, earlier)
 
 
 def earlier_documents(config: CorpusConfig, runtime: Runtime) -> list[ShardRef]:
@@ -22,10 +22,10 @@ def earlier_documents(config: CorpusConfig, runtime: Runtime) -> list[ShardRef]:
     Raises: ConfigError if that run cut its texts otherwise, so that they would come twice, or if
         one of its shards has gone: documents are never lost in silence.
     """
-    content, manifests = read_run(runtime.root)
-    stages = [read_manifest(manifest) for manifest in manifests]
+    run = read_run(runtime.root)
+    stages = [read_manifest(manifest) for manifest in run.manifests]
     shards = [shard for ref in stages if ref.stage == "corpus" for shard in ref.shards]
-    cut = content["corpus"]["max_document_chars"]
+    cut = run.settings["corpus"]["max_document_chars"]
     if shards and cut != config.max_document_chars:
         raise ConfigError(
             f"corpus.max_document_chars was {cut} in {runtime.root}, now "

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tasks._policies import effect_task, shard_task
+from tasks._policies import Inputs, Location, effect_task, shard_task
 from tasks.resources import ToolRef, get_caller, get_model
 from toolformer_core.benchmarks.registry import load_benchmark
 from toolformer_core.calling import Caller
-from toolformer_core.config import Arm, DecodeConfig, EvaluateConfig, ExecuteConfig, Runtime
+from toolformer_core.config import Arm, DecodeConfig, EvaluateConfig, ExecuteConfig
 from toolformer_core.evaluate import STAGE_VERSION, Contestant, evaluate_items, score_arms
+from toolformer_core.fingerprint import Reference
 from toolformer_core.models import ModelRef
 from toolformer_core.records import EvaluatedItem, Outcome
 from toolformer_core.shards import ShardRef, read_shard, write_shard
@@ -17,7 +18,7 @@ from toolformer_core.wrong_results import WrongCaller, pool_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(Reference):
     """Some neighbouring items of a benchmark; `digest` identifies the benchmark's content."""
 
     spec: str
@@ -33,24 +34,31 @@ class Part:
         return f"{name}-{self.digest}-{self.first}-{self.last}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContestantRef(Inputs):
+    """What answers: a model and its tools, and how it decodes and calls them."""
+
+    model: ModelRef
+    tools: list[ToolRef]
+    decode: DecodeConfig
+    execute: ExecuteConfig
+    context_tokens: int
+
+
 @shard_task("evaluate", STAGE_VERSION, tag="gpu")
 def evaluate_shard(
     part: Part,
     arm: Arm,
-    model: ModelRef,
-    tools: list[ToolRef],
-    decode: DecodeConfig,
-    execute: ExecuteConfig,
-    context_tokens: int,
+    contestant: ContestantRef,
     answered: list[ShardRef],
-    folder: str,
-    runtime: Runtime,
+    location: Location,
 ) -> ShardRef:
     """The items answered by the arm's model; `answered` are those whose results arm wrong gives."""
     benchmark = load_benchmark(part.spec, part.last, part.seed)
     # No clock: an item without a date must not be answered differently tomorrow.
     callers: dict[str, Caller] = {
-        tool.name: get_caller(tool, execute, runtime.tool_calls) for tool in tools
+        tool.name: get_caller(tool, contestant.execute, location.runtime.tool_calls)
+        for tool in contestant.tools
     }
     if arm == "wrong":
         results = _results(answered)
@@ -58,22 +66,22 @@ def evaluate_shard(
             name: WrongCaller(caller, pool_of(results.get(name, ())))
             for name, caller in callers.items()
         }
-    contestant = Contestant(
+    answering = Contestant(
         arm=arm,
-        model=model.digest,
-        lm=get_model(model, runtime.device, runtime.token_budget),
+        model=contestant.model.digest,
+        lm=get_model(contestant.model, location.runtime),
         tools=callers,
-        decode=decode,
-        context_tokens=context_tokens,
+        decode=contestant.decode,
+        context_tokens=contestant.context_tokens,
     )
     items = evaluate_items(
-        contestant, replace(benchmark, items=benchmark.items[part.first : part.last])
+        answering, replace(benchmark, items=benchmark.items[part.first : part.last])
     )
     name = f"{benchmark.name}-{arm}"
     return write_shard(
         items,
         EvaluatedItem,
-        f"{folder}/{name}-{part.first:06d}.parquet",
+        f"{location.folder}/{name}-{part.first:06d}.parquet",
         shard_index=part.first,
         counts={f"{name}:items": len(items)},
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tasks._policies import effect_task, shard_task
+from tasks._policies import Location, effect_task, shard_task
 from tasks.resources import ToolRef, close_callers, get_caller, get_tool
 from toolformer_core.cassette import RecordedCall, write_cassette
 from toolformer_core.config import ExecuteConfig, Runtime
@@ -21,17 +21,16 @@ def execute_shard(
     documents: ShardRef,
     tool: ToolRef,
     config: ExecuteConfig,
-    folder: str,
-    runtime: Runtime,
+    location: Location,
 ) -> ShardRef:
     """Run the tool on every proposed call of the shard."""
     by_id = {document.document_id: document for document in read_shard(documents, Document)}
-    caller = get_caller(tool, config, runtime.tool_calls)
+    caller = get_caller(tool, config, location.runtime.tool_calls)
     executed = execute_calls(read_shard(proposed, ProposedCall), by_id, caller)
     return write_shard(
         executed,
         ExecutedCall,
-        f"{folder}/part-{proposed.shard_index:05d}.parquet",
+        f"{location.folder}/part-{proposed.shard_index:05d}.parquet",
         shard_index=proposed.shard_index,
         counts=count_outcomes(executed),
     )

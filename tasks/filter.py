@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from tasks._policies import effect_task, shard_task
-from tasks.resources import ToolRef, get_annotator, get_tool
-from toolformer_core.config import ProposerConfig, Runtime, ScoreConfig
+from tasks._policies import Location, effect_task, shard_task
+from tasks.resources import AnnotatorRef, ToolRef, get_annotator, get_tool
+from toolformer_core.config import ToolScoreConfig
 from toolformer_core.filter import STAGE_VERSION, filter_calls, result_pool, score_calls
-from toolformer_core.models import ModelRef
 from toolformer_core.records import Document, ExecutedCall, FilterDecision, ScoredCall
 from toolformer_core.shards import ShardRef, read_shard, write_shard
 
@@ -17,20 +16,18 @@ def score_shard(
     executed: ShardRef,
     documents: ShardRef,
     tool: ToolRef,
-    model: ModelRef,
-    proposer: ProposerConfig,
-    config: ScoreConfig,
+    annotator: AnnotatorRef,
+    config: ToolScoreConfig,
     prune_below: float,
     wrong_results: tuple[str, ...],
-    folder: str,
-    runtime: Runtime,
+    location: Location,
 ) -> ShardRef:
     """The losses of every call that has a result."""
     by_id = {document.document_id: document for document in read_shard(documents, Document)}
     scored = score_calls(
         read_shard(executed, ExecutedCall),
         by_id,
-        get_annotator(model, proposer, runtime),
+        get_annotator(annotator, location.runtime),
         get_tool(tool),
         config,
         prune_below=prune_below,
@@ -39,7 +36,7 @@ def score_shard(
     return write_shard(
         scored,
         ScoredCall,
-        f"{folder}/part-{executed.shard_index:05d}.parquet",
+        f"{location.folder}/part-{executed.shard_index:05d}.parquet",
         shard_index=executed.shard_index,
         counts={"scored": len(scored)},
     )
@@ -52,13 +49,15 @@ def pool_results(executed: Sequence[ShardRef]) -> tuple[str, ...]:
 
 
 @shard_task("filter", STAGE_VERSION)
-def filter_shard(scored: ShardRef, tool: str, filtering_threshold: float, folder: str) -> ShardRef:
+def filter_shard(
+    scored: ShardRef, tool: str, filtering_threshold: float, location: Location
+) -> ShardRef:
     """Keep or drop every scored call of the shard; `tool` parts empty shards of two tools."""
     decisions = filter_calls(read_shard(scored, ScoredCall), filtering_threshold)
     return write_shard(
         decisions,
         FilterDecision,
-        f"{folder}/part-{scored.shard_index:05d}.parquet",
+        f"{location.folder}/part-{scored.shard_index:05d}.parquet",
         shard_index=scored.shard_index,
         counts=dict(Counter(decision.drop_reason or "kept" for decision in decisions)),
     )

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tasks._policies import shard_task
+from tasks._policies import Location, shard_task
 from tasks.track import live_metrics
-from toolformer_core.config import FinetuneConfig, Runtime
+from toolformer_core.config import FinetuneConfig
 from toolformer_core.finetune import STAGE_VERSION, FinetuneResult
 from toolformer_core.models import ModelRef, folder_digest
 from toolformer_core.shards import ShardRef
@@ -17,20 +17,19 @@ def finetune_shards(
     documents: list[ShardRef],
     base: ModelRef,
     config: FinetuneConfig,
-    folder: Path,
-    runtime: Runtime,
-    tracking: str | None,
+    location: Location,
 ) -> FinetuneResult:
     """Fine-tune the base model on all shards of C*; a retry resumes from the last checkpoint."""
+    runtime = location.runtime
     job = FinetuneJob(
         augmented=tuple(augmented),
         documents=tuple(documents),
         base=base,
         config=config,
-        folder=folder,
+        folder=Path(location.folder),
         device=runtime.device,
     )
-    with live_metrics(tracking, "finetune", runtime) as report:
+    with live_metrics(location.tracking, "finetune", runtime) as report:
         if runtime.accelerate_config is None:
             return run_job(job, report)
         return launch_job(job, runtime.accelerate_config, report)

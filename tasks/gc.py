@@ -110,7 +110,7 @@ def needed_folders(root: Path) -> set[str]:
 
     Raises: ConfigError as find_garbage.
     """
-    _, manifests = read_run(root)
+    manifests = read_run(root).manifests
     for manifest in manifests:
         read_origin(manifest, "inputs")  # that it is there, too
     others = [root / other for other in _content(root / RUN_FILE).get("others", [])]

@@ -32,7 +32,6 @@ from toolformer_core.records import (
     QuarantinedRow,
     ScoredCall,
 )
-from toolformer_core.settings import per_tool
 from toolformer_core.shards import ShardRef, StageRef, arrow_schema, is_intact, total_counts
 from toolformer_core.storage import file_system, is_local
 
@@ -284,7 +283,7 @@ def _tools(stages: Sequence[StageRef], config: PipelineConfig) -> tuple[str, ...
 def _thresholds(tool: str, config: PipelineConfig) -> Rows:
     in_force: float | None = None
     if tool in config.tools.enabled:
-        in_force = per_tool(config.filter.filtering_threshold, tool, "filtering_threshold")
+        in_force = config.of_tool(tool).filtering_threshold
     swept = {*config.filter.threshold_sweep, *([] if in_force is None else [in_force])}
     return [
         {"tool": tool, "filtering_threshold": value, "is_in_force": value == in_force}

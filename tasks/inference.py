@@ -70,7 +70,7 @@ def open_tuned_model(
         ref.name: get_caller(ref, _EXECUTE, runtime.tool_calls, at_inference=True) for ref in refs
     }
     return TunedModel(
-        lm=get_model(reference, runtime.device, runtime.token_budget),
+        lm=get_model(reference, runtime),
         callers={name: ForgivingCaller(caller) for name, caller in callers.items()},
         decode=decode,
     )

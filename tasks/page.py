@@ -19,7 +19,7 @@ from tasks.reliability import JUDGED_CALLS, reliability_lines
 from tasks.templates import render
 from toolformer_core import published
 from toolformer_core.call_rule import CallChoice, with_choice
-from toolformer_core.config import PipelineConfig, pruning_threshold
+from toolformer_core.config import PipelineConfig
 from toolformer_core.overrides import flat_settings
 from toolformer_core.records import Outcome
 
@@ -72,7 +72,7 @@ def render_page(
                 {**row, "paper": _kept_in_the_paper(row)}
                 for row in index.select(index_path, "SELECT * FROM threshold_sweep")
             ],
-            "prune_below": max(pruning_threshold(config, tool) for tool in config.tools.enabled),
+            "prune_below": max(config.of_tool(tool).prune_below for tool in config.tools.enabled),
             "figures": {name: inline_svg(name, figure) for name, figure in drawn.items()},
             "examples": {tool: _examples(index_path, tool) for tool in funnel},
             "health": index.select(index_path, "SELECT * FROM tool_health"),

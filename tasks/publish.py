@@ -1,10 +1,12 @@
 """What a run leaves for others: manifests, its own record, what is said of its tuned model."""
 
+import functools
 import json
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from toolformer_core.config import DecodeConfig, PipelineConfig
 from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.fingerprint import canonical
+from toolformer_core.overrides import parse_config
 from toolformer_core.settings import ModelConfig
 from toolformer_core.shards import (
     ShardRef,
@@ -133,28 +136,9 @@ def record_links(links: Mapping[str, str], root: Path) -> None:
     _add_to_record(root, links=dict(links))
 
 
-def read_links(root: Path) -> dict[str, str]:
-    """What record_links has added; empty where no report was written.
-
-    Raises: ConfigError if run.json is broken.
-    """
-    return dict(read_json(root / RUN_FILE, "run again, which writes it").get("links", {}))
-
-
 def record_call_rule(choice: CallChoice, root: Path) -> None:
     """Add to run.json when calls start, as chosen."""
     _add_to_record(root, **{CALL_RULE: CHOICE.dump_python(choice, mode="json")})
-
-
-def read_call_rule(root: Path) -> CallChoice | None:
-    """What record_call_rule has added; None where nothing was chosen.
-
-    Raises: ConfigError if run.json is broken.
-    """
-    cure = "run again, which writes it"
-    found = read_json(root / RUN_FILE, cure).get(CALL_RULE)
-    with _whole_file(root / RUN_FILE, cure):
-        return None if found is None else CHOICE.validate_python(found)
 
 
 def _add_to_record(root: Path, **facts: Any) -> None:  # Any: JSON
@@ -164,18 +148,27 @@ def _add_to_record(root: Path, **facts: Any) -> None:  # Any: JSON
         write_whole(path, json.dumps(content, indent=1))
 
 
-def run_seconds(root: Path) -> float | None:
-    """What the run in a folder took; None if it was not recorded.
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What run.json says."""
 
-    Raises: ConfigError if run.json is broken.
-    """
-    with _whole_file(root / RUN_FILE, "delete it, or pass another folder"):
-        seconds = json.loads((root / RUN_FILE).read_text(encoding="utf-8")).get("seconds")
-        return None if seconds is None else float(seconds)
+    settings: Mapping[str, Any]  # Any: settings of every kind, perhaps of an older version
+    manifests: list[Path]
+    seconds: float | None  # what the run took; None if that was not recorded
+    links: dict[str, str]  # empty where no report was written
+    choice: CallChoice | None  # None where it was not chosen when calls start
+
+    @functools.cached_property
+    def config(self) -> PipelineConfig:
+        """The settings, parsed on first use.
+
+        Raises: ConfigError if an older version had others.
+        """
+        return parse_config(self.settings)
 
 
-def read_run(root: Path) -> tuple[dict[str, Any], list[Path]]:  # Any: settings of every kind
-    """Settings and manifests of the run in a folder.
+def read_run(root: Path) -> RunRecord:
+    """The record of the run in a folder.
 
     Raises: ConfigError if the folder holds no run, or its record is broken.
     """
@@ -187,7 +180,15 @@ def read_run(root: Path) -> tuple[dict[str, Any], list[Path]]:  # Any: settings 
         )
     with _whole_file(path, "delete it, or pass another folder"):
         content = json.loads(path.read_text(encoding="utf-8"))
-        return dict(content["config"]), [root / manifest for manifest in content["manifests"]]
+        settings = dict(content["config"])
+        seconds, choice = content.get("seconds"), content.get(CALL_RULE)
+        return RunRecord(
+            settings=settings,
+            manifests=[root / manifest for manifest in content["manifests"]],
+            seconds=None if seconds is None else float(seconds),
+            links=dict(content.get("links", {})),
+            choice=None if choice is None else CHOICE.validate_python(choice),
+        )
 
 
 def read_model_description(folder: Path) -> tuple[ModelConfig, ToolsConfig, DecodeConfig] | None:

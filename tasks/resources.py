@@ -10,16 +10,17 @@ from typing import cast
 
 from prefect.blocks.system import Secret
 
+from tasks._policies import Inputs
 from toolformer_core.calling import Caller, ToolCaller
 from toolformer_core.cassette import RecordedTool, ReplayCaller, read_descriptions
-from toolformer_core.config import ExecuteConfig, ProposerConfig, Runtime, resolved
+from toolformer_core.config import ExecuteConfig, ProposerConfig, Runtime, ToolExecuteConfig
 from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.errors import ConfigError
-from toolformer_core.fingerprint import fingerprint
+from toolformer_core.fingerprint import Reference, fingerprint
 from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.lm import LanguageModel
 from toolformer_core.models import ModelRef, load_model, resolve_model
-from toolformer_core.settings import ModelConfig, Settings, per_tool
+from toolformer_core.settings import ModelConfig, Settings
 from toolformer_core.tools.base import Tool
 from toolformer_core.tools.registry import Services, build_tool, isolated_build, rules_of
 from toolformer_core.tools.secret_values import environment_lookup
@@ -28,12 +29,25 @@ _LOADING = threading.RLock()  # a tool may load a model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolRef:
+class ToolRef(Reference):
     """A tool by name; `digest` covers its version, its prompt and its data."""
 
     name: str
     digest: str
     source: str  # ToolSource as JSON
+
+    @property
+    def identity(self) -> str:
+        """Not how it is built."""
+        return self.digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotatorRef(Inputs):
+    """What reads, continues and scores texts: the base model, or a server that proposes for it."""
+
+    model: ModelRef
+    proposer: ProposerConfig
 
 
 class ToolSource(Settings):
@@ -49,29 +63,30 @@ def _model(ref: ModelRef, device: str, token_budget: int) -> HFLanguageModel:
     return load_model(ref, device, token_budget)
 
 
-def get_model(ref: ModelRef, device: str, token_budget: int) -> HFLanguageModel:
+def get_model(ref: ModelRef, runtime: Runtime) -> HFLanguageModel:
     """The loaded model; at most two stay in memory."""
     with _LOADING:
-        return _model(ref, device, token_budget)
+        return _model(ref, runtime.device, runtime.token_budget)
 
 
-def get_annotator(ref: ModelRef, proposer: ProposerConfig, runtime: Runtime) -> LanguageModel:
-    """What reads, continues and scores texts: the base model, or a server that proposes for it."""
-    if proposer.model is None:
-        return get_model(ref, runtime.device, runtime.token_budget)
-    return _served(ref, proposer, runtime)
+def get_annotator(ref: AnnotatorRef, runtime: Runtime) -> LanguageModel:
+    """What a reference stands for, loaded."""
+    if ref.proposer.model is None:
+        return get_model(ref.model, runtime)
+    return _served(ref, runtime)
 
 
 @functools.lru_cache(maxsize=2)
-def _served(ref: ModelRef, proposer: ProposerConfig, runtime: Runtime) -> LanguageModel:
+def _served(ref: AnnotatorRef, runtime: Runtime) -> LanguageModel:
     # Here, because few runs need the client's package.
     from toolformer_core.completions import CompletionsClient
     from toolformer_core.served_lm import ServedLanguageModel
 
-    if runtime.proposer_url is None or proposer.model is None:
+    proposer = ref.proposer
+    if not runtime.proposer or proposer.model is None:
         raise ConfigError(f"proposer.model {proposer.model}: no address; pass --proposer URL")
-    local = get_model(ref, runtime.device, runtime.token_budget)
-    client = CompletionsClient(runtime.proposer_url, proposer.model)
+    local = get_model(ref.model, runtime)
+    client = CompletionsClient(runtime.proposer, proposer.model)
     return ServedLanguageModel(client, local, proposer, runtime.proposer_requests)
 
 
@@ -113,7 +128,7 @@ def open_tool(
 
     def load_reader(config: ModelConfig) -> tuple[LanguageModel, str]:
         reference = resolve_model(config, runtime.home, runtime.device)
-        return get_model(reference, runtime.device, runtime.token_budget), reference.digest
+        return get_model(reference, runtime), reference.digest
 
     services = Services(
         index_folder=source.index_folder,
@@ -146,15 +161,14 @@ def get_caller(
     at_inference: bool = False,
 ) -> Caller:
     """What answers the calls of a tool, once per run and process: all shards share its limits."""
-    seconds = per_tool(config.timeout_seconds, ref.name, "execute.timeout_seconds")
-    key = (ref, config.model_copy(update={"timeout_seconds": seconds}), max_calls, at_inference)
+    key = (ref, config.of_tool(ref.name), max_calls, at_inference)
     with _LOADING:
         if key not in _CALLERS:
             _CALLERS[key] = _new_caller(*key)
         return _CALLERS[key]
 
 
-_CALLERS: dict[tuple[ToolRef, ExecuteConfig, int, bool], Caller] = {}
+_CALLERS: dict[tuple[ToolRef, ToolExecuteConfig, int, bool], Caller] = {}
 
 
 def close_callers(root: Path) -> None:
@@ -167,9 +181,10 @@ def close_callers(root: Path) -> None:
                     caller.close()
 
 
-def _new_caller(ref: ToolRef, config: ExecuteConfig, max_calls: int, at_inference: bool) -> Caller:
-    seconds = resolved(config.timeout_seconds)
-    tool = get_tool(ref, at_inference=at_inference, timeout_seconds=seconds)
+def _new_caller(
+    ref: ToolRef, config: ToolExecuteConfig, max_calls: int, at_inference: bool
+) -> Caller:
+    tool = get_tool(ref, at_inference=at_inference, timeout_seconds=config.timeout_seconds)
     source = ToolSource.model_validate_json(ref.source)
     if isinstance(tool, RecordedTool) and source.runtime.replay is not None:
         return ReplayCaller(tool, source.runtime.replay)

@@ -37,7 +37,7 @@ def check_runner(runtime: Runtime) -> None:
     """
     runner, address = runtime.runner, runtime.runner_address
     if runner == "threads":
-        if address is not None:
+        if address:
             raise ConfigError(
                 f"--runner-address {address}: of which cluster? pass --runner dask or ray"
             )
@@ -46,7 +46,7 @@ def check_runner(runtime: Runtime) -> None:
         raise ConfigError(
             f'--runner {runner} needs prefect-{runner}; pip install "toolformer-prefect[{runner}]"'
         )
-    if address is not None:
+    if address:
         if PREFECT_API_URL.value() is None:
             raise ConfigError(
                 f"--runner-address {address}: its workers need a Prefect server; start one (make "
@@ -91,7 +91,7 @@ def shard_runner(runtime: Runtime, task: Task[..., Any]) -> Iterator[Runner]:
 
 
 @functools.cache
-def _cluster(kind: str, address: str | None, num_workers: int) -> Runner:
+def _cluster(kind: str, address: str, num_workers: int) -> Runner:
     """The running cluster's runner, which is left when the process ends."""
     runner = (_dask if kind == "dask" else _ray)(address, num_workers)
     _RUNNING.append(runner.__enter__())
@@ -110,12 +110,12 @@ def close_cluster() -> None:
         _RUNNING.pop().__exit__(None, None, None)
 
 
-def _dask(address: str | None, num_workers: int) -> Any:  # Any: the package may be missing
+def _dask(address: str, num_workers: int) -> Any:  # Any: the package may be missing
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")  # of the workers, too
     import dask
     from prefect_dask.task_runners import DaskTaskRunner
 
-    if address is not None:
+    if address:
         return DaskTaskRunner(address=address)
     threads = _threads(num_workers)
     dask.config.set(
@@ -134,12 +134,12 @@ def _dask(address: str | None, num_workers: int) -> Any:  # Any: the package may
     )
 
 
-def _ray(address: str | None, num_workers: int) -> Any:  # Any: the package may be missing
+def _ray(address: str, num_workers: int) -> Any:  # Any: the package may be missing
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from prefect_ray.task_runners import RayTaskRunner
 
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is not None:
+    if address:
         return RayTaskRunner(address=address, init_kwargs=quiet)
     os.environ.setdefault("OMP_NUM_THREADS", _threads(num_workers))
     # Or else RAY_ADDRESS, or a cluster that runs on this machine, would be taken.

@@ -2,10 +2,9 @@
 
 from collections import Counter
 
-from tasks._policies import shard_task
-from tasks.resources import ToolRef, get_annotator, get_tool
-from toolformer_core.config import ProposerConfig, Runtime, SampleConfig, TokenWeights
-from toolformer_core.models import ModelRef
+from tasks._policies import Location, shard_task
+from tasks.resources import AnnotatorRef, ToolRef, get_annotator, get_tool
+from toolformer_core.config import TokenWeights, ToolSampleConfig
 from toolformer_core.records import Document, ProposedCall
 from toolformer_core.sample import STAGE_VERSION, sample_calls
 from toolformer_core.shards import ShardRef, read_shard, write_shard
@@ -15,14 +14,12 @@ from toolformer_core.shards import ShardRef, read_shard, write_shard
 def sample_shard(
     documents: ShardRef,
     tool: ToolRef,
-    model: ModelRef,
-    proposer: ProposerConfig,
-    config: SampleConfig,
+    annotator: AnnotatorRef,
+    config: ToolSampleConfig,
     num_scored_tokens: int,
     token_weights: TokenWeights,
     heuristic_digest: str,
-    folder: str,
-    runtime: Runtime,
+    location: Location,
 ) -> ShardRef:
     """Sample calls to one tool for every document of the shard.
 
@@ -31,7 +28,7 @@ def sample_shard(
     """
     calls, counts = sample_calls(
         read_shard(documents, Document),
-        get_annotator(model, proposer, runtime),
+        get_annotator(annotator, location.runtime),
         get_tool(tool),
         config,
         num_scored_tokens=num_scored_tokens,
@@ -41,7 +38,7 @@ def sample_shard(
     return write_shard(
         calls,
         ProposedCall,
-        f"{folder}/part-{documents.shard_index:05d}.parquet",
+        f"{location.folder}/part-{documents.shard_index:05d}.parquet",
         shard_index=documents.shard_index,
         counts={**counts, "calls": len(calls), **reasons},
     )

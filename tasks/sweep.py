@@ -23,7 +23,6 @@ from toolformer_core.finetune import FinetuneResult
 from toolformer_core.models import ModelRef
 from toolformer_core.overrides import dump_yaml
 from toolformer_core.records import ScoredCall
-from toolformer_core.settings import per_tool
 from toolformer_core.shards import ShardRef, arrow_schema, read_manifest, read_shard
 from toolformer_core.variations import Cell, Variation
 
@@ -52,9 +51,7 @@ class CellResult:
 
     def threshold(self, tool: str) -> float:
         """The tool's tau_f."""
-        return per_tool(
-            self.cell.config.filter.filtering_threshold, tool, "filter.filtering_threshold"
-        )
+        return self.cell.config.of_tool(tool).filtering_threshold
 
     def metrics(self) -> dict[str, float]:
         """Figures for MLflow, named as those of a run; the scores come on their own."""

@@ -6,12 +6,11 @@ from tasks.evaluate import score_shards
 from tasks.evaluation_page import render_evaluation
 from tasks.index import query
 from tasks.page import render_page
-from tasks.publish import read_call_rule, read_json, read_links, read_run, write_whole
+from tasks.publish import read_json, read_run, write_whole
 from tasks.report import PAGE, index_of, place_index
 from toolformer_core.call_rule import with_choice
 from toolformer_core.errors import ConfigError
 from toolformer_core.fingerprint import fingerprint
-from toolformer_core.overrides import parse_config
 from toolformer_core.shards import read_manifest
 
 
@@ -20,10 +19,11 @@ def refresh(root: Path) -> dict[str, str]:
 
     Raises: ConfigError if the folder holds no run, ShardIntegrityError if shards are missing.
     """
-    content, manifests = read_run(root)
+    run = read_run(root)
+    manifests = run.manifests
     if not manifests:
         return {}
-    config = parse_config(content)
+    config = run.config
     index, page = index_of(root), root / PAGE
     stages = [read_manifest(manifest) for manifest in manifests]
     done = {}
@@ -34,12 +34,12 @@ def refresh(root: Path) -> dict[str, str]:
         answered = [shard for ref in stages if ref.stage == "evaluate" for shard in ref.shards]
         scores = score_shards.fn(answered, config.evaluate)
         is_whole = any(ref.stage == "corpus" for ref in stages)
-        links = read_links(root) or _known(fingerprint(config), manifests)
-        links, choice = {**links, "output folder": str(root)}, read_call_rule(root)
+        links = run.links or _known(fingerprint(config), manifests)
+        links = {**links, "output folder": str(root)}
         if is_whole:
-            write_whole(page, render_page(index, config, scores, links, choice))
+            write_whole(page, render_page(index, config, scores, links, run.choice))
         else:
-            config = with_choice(config, choice)
+            config = with_choice(config, run.choice)
             write_whole(page, render_evaluation(index, config, scores, links))
         done["report"] = why
     return done

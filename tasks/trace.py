@@ -59,8 +59,7 @@ class AugmentedCorpus:
             for path in self.manifests("corpus")
             for name in read_json(path, "run again, which writes it")["config"]["sources"]
         }
-        settings = read_run(self.root)[0]
-        stated = {entry["source"]: entry["licence"] for entry in settings.get("licences", [])}
+        stated = {entry.source: entry.licence for entry in read_run(self.root).config.licences}
         found = {document.source for document in self.documents}
         return {source: licence_of(source, sources, stated) for source in found}
 
@@ -157,7 +156,7 @@ def _model_and_corpus(root: Path, runtime: Runtime) -> tuple[Facts | None, Augme
 
     Raises: ConfigError if the folder holds no run, or C* has gone.
     """
-    _, manifests = read_run(root)
+    manifests = read_run(root).manifests
     described = root / "model" / MODEL_FILE
     if not described.is_file():
         made = [path for path in manifests if path.relative_to(root).parts[0] == "augment"]

@@ -30,7 +30,6 @@ from toolformer_core.config import DecodeConfig, PipelineConfig, Runtime
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.overrides import flat_settings
-from toolformer_core.settings import per_tool
 from toolformer_core.shards import read_manifest, total_counts
 from toolformer_core.variations import Cell, Variation
 
@@ -109,9 +108,7 @@ def track_losses(tracking: str, index: Path, config: PipelineConfig, runtime: Ru
         numbers = {name: n for name, n in counts.items() if not isinstance(n, dict)}
         for name, count in {**numbers, **counts["dropped"]}.items():
             metrics[f"filter/{tool}/{name}_count"] = count
-        metrics[f"filter/{tool}/tau_f_nats"] = per_tool(
-            config.filter.filtering_threshold, tool, "filtering_threshold"
-        )
+        metrics[f"filter/{tool}/tau_f_nats"] = config.of_tool(tool).filtering_threshold
     columns = ", ".join(
         f"quantile_cont({loss}, {q}) AS {loss}_q{round(q * 100):02d}"
         for loss in ("loss_reduction", "loss_without_call", "loss_with_result")
@@ -318,11 +315,13 @@ def _paper_params(config: PipelineConfig) -> dict[str, Any]:
         "m": config.sample.samples_per_position,
         "tau_f": config.filter.filtering_threshold,
     }
-    by_tool = {
-        f"{symbol}.{tool}": per_tool(value, tool, symbol)
-        for symbol, value in symbols.items()
-        for tool in config.tools.enabled
-    }
+    by_tool: dict[str, float] = {}
+    for tool in config.tools.enabled:
+        own = config.of_tool(tool)
+        by_tool[f"tau_s.{tool}"] = own.sample.sampling_threshold
+        by_tool[f"k_positions.{tool}"] = own.sample.max_positions
+        by_tool[f"m.{tool}"] = own.sample.samples_per_position
+        by_tool[f"tau_f.{tool}"] = own.filtering_threshold
     decode = config.evaluate.decode
     # What is still open is told when it is chosen: a param is told once.
     return {**symbols, **by_tool, **({} if decode.is_open else _rule_params(decode))}

@@ -86,7 +86,7 @@ class Transfer:
 
 def tracking_uri(runtime: Runtime) -> str:
     """The MLflow store of a run."""
-    return runtime.tracking_uri or f"sqlite:///{runtime.home.absolute() / 'mlflow.db'}"
+    return runtime.tracking or f"sqlite:///{runtime.home.absolute() / 'mlflow.db'}"
 
 
 def record(runtime: Runtime, *actions: Action) -> None:

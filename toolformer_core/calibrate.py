@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
-from toolformer_core.config import PipelineConfig, resolved
+from toolformer_core.config import PipelineConfig
 from toolformer_core.records import Document
 from toolformer_core.trials import EVERYTHING, Annotator, Trial, Tried
 
@@ -245,7 +245,7 @@ def calibrate_tool(
             num_with_result=sum(t.loss_with_result is not None for t in tried.trials),
         )
     threshold, reaches_target = chosen
-    tried_above = resolved(annotator.sample.sampling_threshold)
+    tried_above = annotator.sample.sampling_threshold
     settings = choose_sampling(tried.trials, threshold, tried_above)
     num_controls = len(annotator.score.controls)
     sparing = _with_settings(annotator, settings, lowest_threshold)

@@ -17,7 +17,6 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from toolformer_core.config import ExecuteConfig
 from toolformer_core.errors import ConfigError, ToolError, ToolInputRejected, TransientToolError
 from toolformer_core.records import Outcome
-from toolformer_core.settings import per_tool
 from toolformer_core.tools.base import BatchTool, CallContext, Tool, visible_context
 from toolformer_core.tools.isolation import (
     Answers,
@@ -76,7 +75,7 @@ class ToolCaller:
         """`remembers`: what was answered once is not asked for again."""
         self.tool = tool
         self._config = config
-        self._timeout_seconds = per_tool(config.timeout_seconds, tool.name, "timeout_seconds")
+        self._timeout_seconds = config.of_tool(tool.name).timeout_seconds
         self._breaker = CircuitBreaker(tool.name, config.max_failures_in_a_row)
         self._threads = ThreadPoolExecutor(max_calls, thread_name_prefix=f"call-{tool.name}")
         self._known: LRUCache[tuple[str, CallContext], CallAnswer] = LRUCache(

@@ -4,14 +4,15 @@
 Defaults here are neutral; complete runs (paper, demo, smoke) are in presets.py.
 """
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from toolformer_core.config_finetune import FinetuneConfig as FinetuneConfig
 from toolformer_core.config_tools import ToolsConfig
 from toolformer_core.runtime import Runtime as Runtime
-from toolformer_core.settings import ModelConfig, PerTool, Settings, Value, per_tool, refuse_repeats
+from toolformer_core.settings import ModelConfig, PerTool, Settings, per_tool, refuse_repeats
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Nats = Annotated[float, Field(ge=0, le=10)]
@@ -145,6 +146,19 @@ class ExecuteConfig(Settings):
         ge=1,
         description="So many tries without an answer, and the shard fails: the tool is down.",
     )
+
+    def of_tool(self, tool: str) -> "ToolExecuteConfig":
+        """The settings for one tool.
+
+        Raises: ConfigError if the time-out has neither a value for the tool nor a default.
+        """
+        return _resolved(ToolExecuteConfig, self, tool, "execute")
+
+
+class ToolExecuteConfig(ExecuteConfig):
+    """Step 2 for one tool."""
+
+    timeout_seconds: Seconds
 
 
 Control = Literal["wrong_result", "shuffled_result"]
@@ -313,6 +327,31 @@ class SourceLicence(Settings):
     licence: str = Field(description="As the model card shall state it.")
 
 
+class ToolSampleConfig(SampleConfig):
+    """Step 1 for one tool; prune_below is the lowest filtering threshold of interest, in nats."""
+
+    sampling_threshold: Probability
+    max_positions: Count
+    samples_per_position: Count
+    document_heuristic: str
+
+
+class ToolScoreConfig(ScoreConfig):
+    """Step 3a for one tool."""
+
+    prefix_position: PrefixPosition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSettings:
+    """What the settings are for one tool: nothing in them is per tool any more."""
+
+    sample: ToolSampleConfig
+    score: ToolScoreConfig
+    filtering_threshold: float  # tau_f, nats
+    prune_below: float  # the lowest filtering threshold of interest, nats
+
+
 class PipelineConfig(Settings):
     """A complete run: everything that decides what comes out."""
 
@@ -338,10 +377,27 @@ class PipelineConfig(Settings):
         """Whether it is chosen after fine-tuning when a call starts: M* has calls, nobody says."""
         return self.evaluate.decode.is_open and not self.finetune.without_calls
 
+    def of_tool(self, tool: str) -> ToolSettings:
+        """The settings for one tool, tau_f among them.
+
+        Raises: ConfigError if one has neither a value for the tool nor a default.
+        """
+        sample, score = self.sample, self.score
+        tau_f = per_tool(self.filter.filtering_threshold, tool, "filter.filtering_threshold")
+        prune_below = sample.prune_below
+        if prune_below is None:
+            prune_below = min([tau_f, *self.filter.threshold_sweep])
+        return ToolSettings(
+            sample=_resolved(ToolSampleConfig, sample, tool, "sample", prune_below=prune_below),
+            score=_resolved(ToolScoreConfig, score, tool, "score"),
+            filtering_threshold=tau_f,
+            prune_below=prune_below,
+        )
+
     @model_validator(mode="after")
     def _thresholds_are_scored(self) -> "PipelineConfig":
         for tool in self.tools.enabled:
-            threshold = per_tool(self.filter.filtering_threshold, tool, "filtering_threshold")
+            threshold = self.of_tool(tool).filtering_threshold
             if threshold < (self.sample.prune_below or 0.0):
                 raise ValueError(
                     f"filter.filtering_threshold {threshold} for {tool} is below "
@@ -351,35 +407,20 @@ class PipelineConfig(Settings):
         return self
 
 
-def resolved(value: PerTool[Value]) -> Value:
-    """A per-tool setting that for_tool has made the value of one tool."""
-    assert not isinstance(value, dict), "resolve the settings with for_tool first"
-    return value
+Resolved = TypeVar("Resolved", bound=Settings)
 
 
-def for_tool(config: PipelineConfig, tool: str) -> SampleConfig:
-    """The sampling settings with every number resolved for one tool."""
-    names = (
-        "sampling_threshold",
-        "max_positions",
-        "samples_per_position",
-        "document_heuristic",
-    )
-    values = {name: per_tool(getattr(config.sample, name), tool, name) for name in names}
-    return config.sample.model_copy(
-        update={**values, "prune_below": pruning_threshold(config, tool)}
-    )
-
-
-def score_for_tool(config: PipelineConfig, tool: str) -> ScoreConfig:
-    """The settings of the losses, resolved for one tool."""
-    position: PrefixPosition = per_tool(config.score.prefix_position, tool, "prefix_position")
-    return config.score.model_copy(update={"prefix_position": position})
-
-
-def pruning_threshold(config: PipelineConfig, tool: str) -> float:
-    """The lowest filtering threshold of interest, in nats (see SampleConfig.prune_below)."""
-    if config.sample.prune_below is not None:
-        return config.sample.prune_below
-    in_force = per_tool(config.filter.filtering_threshold, tool, "filtering_threshold")
-    return min([in_force, *config.filter.threshold_sweep])
+def _resolved(
+    kind: type[Resolved],
+    settings: Settings,
+    tool: str,
+    section: str,
+    **values: Any,  # Any: settings of every kind
+) -> Resolved:
+    """The settings of a section for one tool, with some values in place of theirs."""
+    own = {
+        name: per_tool(value, tool, f"{section}.{name}")
+        for name, value in settings
+        if name in kind.__annotations__
+    }
+    return kind(**{**dict(settings), **own, **values})

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from toolformer_core.config import ScoreConfig, TokenWeights
+from toolformer_core.config import TokenWeights, ToolScoreConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.filter import filter_calls, score_calls
 from toolformer_core.lm import LanguageModel, LossRequest, TokenizedText
@@ -56,7 +56,7 @@ def explain_call(  # noqa: PLR0913  # a call, where it stands, and how it is jud
     tool: Tool,
     call: tuple[str, str],
     lm: LanguageModel,
-    config: ScoreConfig,
+    config: ToolScoreConfig,
     filtering_threshold: float,
 ) -> Explanation:
     """The explanation of a call, given as (argument, result), at a character of the document.

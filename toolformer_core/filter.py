@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolformer_core.config import Control, PrefixPosition, ScoreConfig, resolved
+from toolformer_core.config import Control, ToolScoreConfig
 from toolformer_core.lm import LanguageModel, LossRequest, TokenizedText
 from toolformer_core.losses import loss_reduction, weighted_loss
 from toolformer_core.notation import insertion, render_call_with_result
@@ -48,7 +48,7 @@ class _Scorer:
     """Losses of calls under prefixes that hold a result, measured in batches."""
 
     def __init__(
-        self, documents: Mapping[str, TokenizedText], lm: LanguageModel, config: ScoreConfig
+        self, documents: Mapping[str, TokenizedText], lm: LanguageModel, config: ToolScoreConfig
     ) -> None:
         self._documents = documents
         self._lm = lm
@@ -85,8 +85,7 @@ class _Scorer:
     def _request(self, call: ExecutedCall, result: str) -> LossRequest:
         window, first, last = self._span(call)
         prefix = render_call_with_result(call.tool, call.argument, result)
-        position: PrefixPosition = resolved(self._config.prefix_position)
-        is_in_place = position == "in_place"
+        is_in_place = self._config.prefix_position == "in_place"
         if is_in_place:
             prefix = "".join(insertion(window.text, window.char_offsets[first], prefix))
         else:
@@ -105,14 +104,13 @@ def score_calls(  # noqa: PLR0913  # the last two are optional and by name
     documents: Mapping[str, Document],
     lm: LanguageModel,
     tool: Tool,
-    config: ScoreConfig,
+    config: ToolScoreConfig,
     *,
     prune_below: float = 0.0,
     result_pool: Sequence[str] = (),
 ) -> list[ScoredCall]:
     """The calls that have a result, with their losses in nats.
 
-    `config` has its per-tool values resolved (config.score_for_tool).
     `prune_below` is the lowest threshold of interest; `result_pool` is where wrong results come
     from (see result_pool).
     """

@@ -6,20 +6,31 @@ Two equal settings give the same bytes in every process, whatever the order of t
 import dataclasses
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 
+class Reference(ABC):
+    """What stands for content that lies elsewhere: its identity alone enters fingerprints."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Equal for equal content, wherever that lies."""
+
+
 def canonical(value: Any) -> Any:  # Any: settings are nested JSON-like values of any kind
-    """JSON-like form of a setting; of a reference, its `identity` or `digest`, not its path.
+    """JSON-like form of a setting; of a reference, its identity.
 
     Raises: TypeError for a set or any other value without a stable order.
     """
-    reference = getattr(value, "identity", getattr(value, "digest", None))
-    if isinstance(reference, str):
-        return reference
+    if isinstance(value, Reference):
+        return value.identity
     if isinstance(value, BaseModel):
         return canonical(value.model_dump(mode="json"))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

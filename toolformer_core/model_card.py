@@ -19,7 +19,6 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from toolformer_core.config import PipelineConfig
 from toolformer_core.readers.generated import ONE_STEP_SCHEME, REASONING_GYM_SCHEME
 from toolformer_core.records import AugmentedDocument
-from toolformer_core.settings import per_tool
 from toolformer_core.sources import PACKAGE_SCHEME, resolve_package_path
 
 NOT_STATED = "not stated"
@@ -180,18 +179,17 @@ def _about(config: PipelineConfig, base: str) -> str:
 
 def _tools(config: PipelineConfig, texts: TrainingTexts, versions: Mapping[str, str]) -> str:
     """Thresholds and yield of every tool."""
-    sample, tau_f = config.sample, config.filter.filtering_threshold
     rows = [
         (
             tool,
             versions.get(tool, NOT_STATED),
             texts.num_calls.get(tool, 0),
-            f"{per_tool(sample.sampling_threshold, tool, 'tau_s'):g}",
-            per_tool(sample.max_positions, tool, "k"),
-            per_tool(sample.samples_per_position, tool, "m"),
-            f"{per_tool(tau_f, tool, 'tau_f'):g}",
+            f"{own.sample.sampling_threshold:g}",
+            own.sample.max_positions,
+            own.sample.samples_per_position,
+            f"{own.filtering_threshold:g}",
         )
-        for tool in config.tools.enabled
+        for tool, own in ((tool, config.of_tool(tool)) for tool in config.tools.enabled)
     ]
     return _table(("tool", "version", "kept calls", "tau_s", "k", "m", "tau_f"), rows)
 

@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from toolformer_core.arithmetic import taken_dtype, warn_if_emulated
 from toolformer_core.errors import ConfigError
+from toolformer_core.fingerprint import Reference
 from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.settings import ModelConfig
 from toolformer_core.sources import resolve_package_path
@@ -29,12 +30,17 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRef:
+class ModelRef(Reference):
     """A model folder and the digest of its configuration, tokenizer, weights and dtype."""
 
     path: str
     digest: str
     dtype: str
+
+    @property
+    def identity(self) -> str:
+        """Not where the folder lies."""
+        return self.digest
 
 
 def resolve_model(config: ModelConfig, home: Path, device: str) -> ModelRef:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,12 +14,22 @@ from toolformer_core.config import PipelineConfig
 from toolformer_core.errors import ConfigError
 
 
-def edit(config: PipelineConfig, assignments: Sequence[str]) -> PipelineConfig:
-    """A copy of the configuration with `a.b=value` edits; values are read as YAML.
+def edit(
+    config: PipelineConfig,
+    assignments: Sequence[str],
+    values: Mapping[str, Any] = MappingProxyType({}),  # Any: settings of every kind
+) -> PipelineConfig:
+    """A copy of the configuration with some values by dotted key, then with `a.b=value` edits.
+
+    What stands behind "=" is read as YAML.
 
     Raises: ConfigError naming the key, the value and what is allowed.
     """
+    if not assignments and not values:
+        return config
     content: dict[str, Any] = config.model_dump(mode="json")  # Any: nested settings
+    for key, value in values.items():
+        _assign(content, key.split("."), value, key)
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator:

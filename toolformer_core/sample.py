@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolformer_core.config import SampleConfig, TokenWeights, resolved
+from toolformer_core.config import TokenWeights, ToolSampleConfig
 from toolformer_core.errors import ConfigError, NotationError
 from toolformer_core.heuristics import document_rule
 from toolformer_core.lm import (
@@ -85,17 +85,17 @@ def sample_calls(
     documents: Sequence[Document],
     lm: LanguageModel,
     tool: Tool,
-    config: SampleConfig,
+    config: ToolSampleConfig,
     *,
     num_scored_tokens: int,
     token_weights: TokenWeights = "linear",
 ) -> tuple[list[ProposedCall], dict[str, int]]:
     """Sampled calls of one tool, dropped ones included with their reason, and counts.
 
-    `config` has its per-tool numbers resolved (config.for_tool). The counts are documents, those
-    by the rule that they qualify by (rule_NAME) or not (documents_not_qualified), those without a
-    place for a call, those cut into windows, positions (sampled) and positions_pruned; every
-    sample is a row, so the calls by reason follow from the rows.
+    The counts are documents, those by the rule that they qualify by (rule_NAME) or not
+    (documents_not_qualified), those without a place for a call, those cut into windows, positions
+    (sampled) and positions_pruned; every sample is a row, so the calls by reason follow from the
+    rows.
     Raises: ConfigError if the model's context is too short for the tool's prompt.
     """
     counts = Counter(dict.fromkeys(_COUNTS, 0))
@@ -104,7 +104,7 @@ def sample_calls(
     longest = _longest_window(lm, tool, overhead)
     for document in documents:
         counts["documents"] += 1
-        rule = document_rule(resolved(config.document_heuristic), tool.name, document, config.seed)
+        rule = document_rule(config.document_heuristic, tool.name, document, config.seed)
         counts["documents_not_qualified" if rule is None else f"rule_{rule}"] += 1
         if rule is not None:
             found = _windows(document, lm, tool, longest, guard=config.look_ahead_guard)
@@ -127,7 +127,7 @@ def _sample_windows(
     windows: Sequence[_Window],
     lm: LanguageModel,
     tool: Tool,
-    config: SampleConfig,
+    config: ToolSampleConfig,
     scored: _Scored,
 ) -> tuple[list[tuple[int, ProposedCall]], dict[str, int]]:
     """The samples of windows that are read together, each with the index of its window.
@@ -141,7 +141,7 @@ def _sample_windows(
     return list(_sample_positions(positions, reading, tool, config)), counts
 
 
-def _overhead(lm: LanguageModel, tool: Tool, config: SampleConfig) -> int:
+def _overhead(lm: LanguageModel, tool: Tool, config: ToolSampleConfig) -> int:
     """Tokens beside a text that is read: the prompt and a call."""
     prompt = annotation_prompt(tool)
     num_tokens = len(lm.tokenize(prompt.head + prompt.tail).token_ids)
@@ -222,19 +222,19 @@ def insertion_places(
     return places
 
 
-def choose_positions(probabilities: Mapping[int, float], config: SampleConfig) -> list[int]:
+def choose_positions(probabilities: Mapping[int, float], config: ToolSampleConfig) -> list[int]:
     """I: the likeliest places above tau_s, at most max_positions, in text order."""
-    threshold = resolved(config.sampling_threshold)
+    threshold = config.sampling_threshold
     above = [i for i, probability in probabilities.items() if probability > threshold]
     likeliest = sorted(above, key=lambda i: (-probabilities[i], i))
-    return sorted(likeliest[: resolved(config.max_positions)])
+    return sorted(likeliest[: config.max_positions])
 
 
 def _positions(
     windows: Sequence[_Window],
     reading: Reading,
     lm: LanguageModel,
-    config: SampleConfig,
+    config: ToolSampleConfig,
     scored: _Scored,
 ) -> tuple[list[_Position], int]:
     """The chosen positions of all windows, and how many were pruned (prune_below)."""
@@ -267,12 +267,12 @@ def _loss_request(tokens: TokenizedText, token_index: int, num_scored_tokens: in
 
 
 def _sample_positions(
-    positions: Sequence[_Position], reading: Reading, tool: Tool, config: SampleConfig
+    positions: Sequence[_Position], reading: Reading, tool: Tool, config: ToolSampleConfig
 ) -> Iterator[tuple[int, ProposedCall]]:
     """All samples of the positions, in text order, each with the index of its window."""
     # Once its name is written, a call without an argument leaves nothing to sample.
     is_spelled_out = config.force_tool_name and not tool.takes_argument
-    num_samples = 1 if is_spelled_out else resolved(config.samples_per_position)
+    num_samples = 1 if is_spelled_out else config.samples_per_position
     wanted = [(p, m) for p in positions for m in range(num_samples)]
     requests = [_request(position, m, tool, config) for position, m in wanted]
     settings = SamplingSettings(
@@ -307,7 +307,7 @@ def _leaks(position: _Position, argument: str) -> bool:
 
 
 def _request(
-    position: _Position, sample: int, tool: Tool, config: SampleConfig
+    position: _Position, sample: int, tool: Tool, config: ToolSampleConfig
 ) -> ContinuationRequest:
     document = position.window.document
     space, _, _ = insertion(document.text, position.char_offset, "")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolformer_core.errors import ShardIntegrityError
+from toolformer_core.fingerprint import Reference
 from toolformer_core.storage import is_local, read_bytes, temporary_path, write_bytes
 
 Record = TypeVar("Record")
@@ -29,7 +30,7 @@ _ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ShardRef:
+class ShardRef(Reference):
     """Where one shard lies and what it holds; `digest` identifies its content."""
 
     path: str  # absolute, or a URL

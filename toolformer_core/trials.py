@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from toolformer_core.calling import Caller
-from toolformer_core.config import Control, SampleConfig, ScoreConfig
+from toolformer_core.config import Control, ToolSampleConfig, ToolScoreConfig
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import beats_control, result_pool, score_calls
 from toolformer_core.lm import (
@@ -82,8 +82,8 @@ class Annotator:
 
     lm: LanguageModel
     caller: Caller
-    sample: SampleConfig  # resolved for the tool
-    score: ScoreConfig
+    sample: ToolSampleConfig
+    score: ToolScoreConfig
     measures_everything: bool = False
     """Whether nothing is pruned and a wrong result is tried, be it in force as a control or not."""
     documents_per_shard: int = 32

@@ -16,7 +16,7 @@ from toolformer_core.config import PipelineConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.overrides import edit, parse_yaml
-from toolformer_core.settings import Settings, per_tool
+from toolformer_core.settings import Settings
 
 FILTERING_THRESHOLD, CALL_TOP_K, SEED, MODEL = "tau_f", "k", "seed", "model"
 """Names of the variations that have an option of their own."""
@@ -56,31 +56,28 @@ class Cell:
         return ", ".join(f"{name} {value}" for name, value in self.values.items())
 
 
-def vary_threshold(text: str) -> Variation:
-    """tau_f of all tools, from numbers between commas."""
-    values = _split(text, ",", "--filtering-threshold", "0.3,0.5,1.0")
+def vary_threshold(values: Sequence[str]) -> Variation:
+    """tau_f of all tools."""
     return _varied(FILTERING_THRESHOLD, values, ["filter.filtering_threshold={}"])
 
 
-def vary_top_k(text: str) -> Variation:
-    """Decoding's k, from numbers between commas; a threshold on p(<API>) gives way to it."""
-    values = _split(text, ",", "--call-top-k", "0,1,3,10")
+def vary_top_k(values: Sequence[str]) -> Variation:
+    """Decoding's k; a threshold on p(<API>) gives way to it."""
     rule = ["evaluate.decode.call_top_k={}", "evaluate.decode.call_threshold=null"]
     return _varied(CALL_TOP_K, values, rule)
 
 
-def vary_seed(text: str) -> Variation:
-    """The seeds of sampling, fine-tuning and evaluation together, from numbers between commas."""
-    values = _split(text, ",", "--seed", "7,8")
+def vary_seed(values: Sequence[str]) -> Variation:
+    """The seeds of sampling, fine-tuning and evaluation together."""
     return _varied(SEED, values, [f"{key}={{}}" for key in _SEEDS])
 
 
-def vary_model(text: str) -> Variation:
-    """The base model, from folders or hub ids between commas; its value is the last part.
+def vary_model(names: Sequence[str]) -> Variation:
+    """The base model, from folders or hub ids; its value is the last part.
 
     A revision that is set is another model's, and left out.
     """
-    names = _split(text, ",", "--models", "path/one,path/two")
+    _refuse_twice(names, "--models")
     shorts = [PurePath(name).name for name in names]
     labels = shorts if len(set(shorts)) == len(names) else names
     # As JSON: a path may look like a number or hold a colon.
@@ -98,7 +95,7 @@ def vary_setting(text: str) -> Variation:
         raise ConfigError(
             f"--vary {text!r}: expected KEY=VALUE|VALUE, as in score.token_weights=linear|flat"
         )
-    return _varied(key, _split(values, "|", f"--vary {key}", "linear|flat"), [f"{key}={{}}"])
+    return _varied(key, [value.strip() for value in values.split("|")], [f"{key}={{}}"])
 
 
 def as_options(variation: Variation) -> list[str]:
@@ -117,25 +114,21 @@ def as_options(variation: Variation) -> list[str]:
     return ["--vary", f"{variation.name}={'|'.join(texts)}"]
 
 
-def _split(text: str, separator: str, option: str, example: str) -> list[str]:
-    """The values of an option, none empty, none twice."""
-    values = [value.strip() for value in text.split(separator)]
-    if not all(values):
-        raise ConfigError(
-            f"{option} {text!r}: a value is empty; expected values separated by {separator!r}, as "
-            f"in {example}"
-        )
-    read = [parse_yaml(value, option) for value in values]
-    for number, value in enumerate(values):
-        if read[number] in read[:number]:
-            raise ConfigError(f"{option} {text!r}: {value} is there twice")
-    return values
-
-
 def _varied(name: str, labels: Sequence[str], assignments: Sequence[str]) -> Variation:
     """Each label with its assignments, in which {} stands for it."""
+    _refuse_twice(labels, name)
     values = {label: tuple(text.replace("{}", label) for text in assignments) for label in labels}
     return Variation(name=name, values=values)
+
+
+def _refuse_twice(values: Sequence[str], name: str) -> None:
+    """Refuse a value that is empty, or there twice: 0.5 and 0.50 are one."""
+    read = [parse_yaml(value, name) for value in values]
+    for number, value in enumerate(values):
+        if not value.strip():
+            raise ConfigError(f"{name} {','.join(values)!r}: a value is empty; leave it out")
+        if read[number] in read[:number]:
+            raise ConfigError(f"{name} {','.join(values)!r}: {value} is there twice")
 
 
 def needs_training(variations: Sequence[Variation]) -> bool:
@@ -193,10 +186,7 @@ def _value(variation: Variation, label: str) -> float | str:
 
 def _thresholds(config: PipelineConfig) -> set[float]:
     """Every tau_f that matters to a run."""
-    in_force = {
-        per_tool(config.filter.filtering_threshold, tool, "filter.filtering_threshold")
-        for tool in config.tools.enabled
-    }
+    in_force = {config.of_tool(tool).filtering_threshold for tool in config.tools.enabled}
     return in_force | set(config.filter.threshold_sweep)
 
 

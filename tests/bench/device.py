@@ -36,9 +36,6 @@ from toolformer_core.config import (
     DecodeConfig,
     ExecuteConfig,
     FinetuneConfig,
-    for_tool,
-    resolved,
-    score_for_tool,
 )
 from toolformer_core.decode import Decoder
 from toolformer_core.evaluate import Contestant, arm_decoding, evaluate_items
@@ -48,7 +45,6 @@ from toolformer_core.lm import LossRequest
 from toolformer_core.models import ModelRef, folder_digest, load_model
 from toolformer_core.presets import demo
 from toolformer_core.records import AugmentedDocument, Document, digest
-from toolformer_core.settings import per_tool
 from toolformer_core.tools.base import NO_DOCUMENT, Tool
 from toolformer_core.tools.calculator import Calculator
 from toolformer_core.tools.calendar import Calendar
@@ -112,12 +108,12 @@ def annotate(
 ) -> Figures:
     """Whole shards until the time is up."""
     config, caller = demo(), CountingCaller(tool)
-    sample = for_tool(config, tool.name)
+    sample = config.of_tool(tool.name).sample
     annotator = Annotator(
         lm=lm,
         caller=caller,
         sample=sample,
-        score=score_for_tool(config, tool.name),
+        score=config.of_tool(tool.name).score,
         documents_per_shard=shard,
     )
     annotator.run(texts[:NUM_WARM_UP])
@@ -128,7 +124,7 @@ def annotate(
         if time.perf_counter() - started > seconds:
             break
     documents = sum(part.num_documents for part in tried)
-    threshold = per_tool(config.filter.filtering_threshold, tool.name, "filtering_threshold")
+    threshold = config.of_tool(tool.name).filtering_threshold
     trials = [trial for part in tried for trial in part.trials]
     totals = {
         "seconds_reading": sum(part.seconds_reading for part in tried),
@@ -142,8 +138,8 @@ def annotate(
     }
     return {
         "documents": documents,
-        "max_positions": resolved(sample.max_positions),
-        "samples_per_position": resolved(sample.samples_per_position),
+        "max_positions": sample.max_positions,
+        "samples_per_position": sample.samples_per_position,
         **{f"{name}_per_document": total / documents for name, total in totals.items()},
     }
 

@@ -349,7 +349,7 @@ def stages(root: Path) -> list[StageRef]:
     """The stages of the finished run."""
     from tasks.publish import read_run
 
-    return [read_manifest(manifest) for manifest in read_run(root)[1]]
+    return [read_manifest(manifest) for manifest in read_run(root).manifests]
 
 
 def augmented_bytes(root: Path) -> list[bytes]:

@@ -15,9 +15,16 @@ from prefect import Task, flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 import tasks
-from tasks._policies import ContentKey, is_transient, run_one, run_shards, shard_task
-from tasks.evaluate import Part
-from tasks.resources import ToolRef
+from tasks._policies import (
+    ContentKey,
+    Location,
+    is_transient,
+    run_one,
+    run_shards,
+    shard_task,
+)
+from tasks.evaluate import ContestantRef, Part
+from tasks.resources import AnnotatorRef, ToolRef
 from tests.support.builders import document
 from tests.support.progress_lines import listen
 from toolformer_core.call_rule import CallChoice
@@ -55,17 +62,13 @@ def _copy(name: str, documents: ShardRef, folder: Path) -> ShardRef:
 
 
 @shard_task("copy", 1)
-def copy_shard(
-    documents: ShardRef, config: SampleConfig, folder: Path, runtime: Runtime
-) -> ShardRef:
-    return _copy("copy", documents, folder)
+def copy_shard(documents: ShardRef, config: SampleConfig, location: Location) -> ShardRef:
+    return _copy("copy", documents, Path(location.folder))
 
 
 @shard_task("copy", 1)
-def copy_again(
-    documents: ShardRef, config: SampleConfig, folder: Path, runtime: Runtime
-) -> ShardRef:
-    return _copy("again", documents, folder)
+def copy_again(documents: ShardRef, config: SampleConfig, location: Location) -> ShardRef:
+    return _copy("again", documents, Path(location.folder))
 
 
 def at_once(task):
@@ -86,8 +89,8 @@ def shard(folder, shard_index, text="Some words that are long enough.") -> Shard
 
 
 def call(root, documents, **changed):
-    defaults = {"config": SampleConfig(), "folder": root / "out", "runtime": Runtime(root=root)}
-    return {"documents": documents, **defaults, **changed}
+    location = Location(folder=str(root / "out"), runtime=Runtime(root=root))
+    return {"documents": documents, "config": SampleConfig(), "location": location, **changed}
 
 
 @pytest.fixture
@@ -141,8 +144,10 @@ def test_changed_runtime_and_input_path_are_still_hits(calls, root):
         {
             **one,
             "documents": shard(root / "moved", k),
-            "runtime": Runtime(root=root / "other", device="cuda", token_budget=64),
-            "folder": root / "other",
+            "location": Location(
+                folder=str(root / "other"),
+                runtime=Runtime(root=root / "other", device="cuda", token_budget=64),
+            ),
         }
         for k, one in enumerate(calls)
     ]
@@ -224,11 +229,11 @@ def test_shards_that_end_before_the_first_are_counted(calls, root, monkeypatch):
     lines = listen(monkeypatch)
 
     @shard_task("waits", 1)
-    def first_waits(documents, config, folder, runtime):
+    def first_waits(documents, config, location) -> ShardRef:
         if documents.shard_index == 0:
             while not lines.get(timeout=60).startswith("copy                 2 of 3 shards"):
                 pass
-        return _copy("waits", documents, folder)
+        return _copy("waits", documents, Path(location.folder))
 
     _, _, executed = run(first_waits, calls, root, max_workers=3)
     assert executed[-1] == 0
@@ -239,6 +244,32 @@ def test_transient_error_is_given_up_after_three_retries(calls, root):
     with pytest.raises(TransientToolError):
         run(at_once(copy_shard), calls, root)
     assert [shard_index for _, shard_index in RUNS] == [0, 1, 2, 2, 2, 2]
+
+
+def test_result_of_another_class_is_computed_anew(calls, root):
+    """As Prefect gives back a result whose class has been moved: as a dict of its fields."""
+
+    def as_dict(documents: ShardRef, config: SampleConfig, location: Location) -> dict:
+        return dataclasses.asdict(_copy("older", documents, Path(location.folder)))
+
+    def as_reference(documents: ShardRef, config: SampleConfig, location: Location) -> ShardRef:
+        return _copy("newer", documents, Path(location.folder))
+
+    as_dict.__name__ = as_reference.__name__ = "moved_shard"
+    older, newer = shard_task("copy", 1)(as_dict), shard_task("copy", 1)(as_reference)
+
+    @flow(name="older")
+    def run_older():
+        names = [f"copy-{k}" for k in range(len(calls))]
+        anything = {"runtime": Runtime(root=root), "is_intact": lambda _: True}
+        return run_shards(older, calls, names=names, **anything)
+
+    assert run_older()[1] == 0
+    assert run_older()[1] == len(calls)
+    results, num_cached, executed = run(newer, calls, root)
+    assert (num_cached, executed) == (0, [0, 1, 2])
+    assert all(isinstance(result, ShardRef) for result in results)
+    assert run(newer, calls, root) == (results, 3, [])
 
 
 def test_run_one_is_cached_and_repaired(calls, root):
@@ -303,6 +334,17 @@ def part(**fields):
     return Part(**{**defaults, **fields})
 
 
+def contestant(**fields):
+    defaults = {
+        "model": model_ref(),
+        "tools": [tool_ref()],
+        "decode": DecodeConfig(),
+        "execute": ExecuteConfig(),
+        "context_tokens": 64,
+    }
+    return ContestantRef(**{**defaults, **fields})
+
+
 # Parameter name -> (a value, one that gives the same result, others that do not).
 SHARD = (shard_ref(), shard_ref(path="two.parquet"), [shard_ref("b")])
 SHARDS = ([shard_ref()], [shard_ref(path="two.parquet")], [[shard_ref("b")], [shard_ref()] * 2])
@@ -317,32 +359,46 @@ VALUES = {
     "earlier": SHARDS,
     "model": MODEL,
     "base": MODEL,
+    "annotator": (
+        AnnotatorRef(model=model_ref(), proposer=ProposerConfig()),
+        AnnotatorRef(model=model_ref(path="/two"), proposer=ProposerConfig()),
+        [
+            AnnotatorRef(model=model_ref("n"), proposer=ProposerConfig()),
+            AnnotatorRef(model=model_ref(), proposer=ProposerConfig(model="served")),
+            AnnotatorRef(model=model_ref(), proposer=ProposerConfig(num_logprobs=50)),
+        ],
+    ),
+    "contestant": (
+        contestant(),
+        contestant(model=model_ref(path="/two"), tools=[tool_ref(source="two")]),
+        [
+            contestant(model=model_ref("n")),
+            contestant(tools=[]),
+            contestant(tools=[tool_ref("u")]),
+            contestant(decode=DecodeConfig(call_top_k=3)),
+            contestant(execute=ExecuteConfig(max_result_chars=9)),
+            contestant(context_tokens=65),
+        ],
+    ),
     "tool": (tool_ref(), tool_ref(source="two"), [tool_ref("u")]),
-    "tools": ([tool_ref()], [tool_ref(source="two")], [[tool_ref("u")], []]),
     "content_digest": ("c", "c", ["d"]),
     "part": (part(), part(spec="asdiv=/two/asdiv.jsonl"), [part(last=9), part(digest="e")]),
-    "decode": (DecodeConfig(), DecodeConfig(), [DecodeConfig(call_top_k=3)]),
-    "context_tokens": (64, 64, [65]),
     "answered": SHARDS,
     "arm": ("on", "on", ["base", "disabled"]),
     "num_scored_tokens": (5, 5, [4]),
     "token_weights": ("linear", "linear", ["flat"]),
     "heuristic_digest": ("", "", ["source"]),
-    "proposer": (
-        ProposerConfig(),
-        ProposerConfig(),
-        [ProposerConfig(model="served"), ProposerConfig(num_logprobs=50)],
-    ),
     "prune_below": (0.1, 0.1, [0.2]),
     "wrong_results": (("7", "91"), ("7", "91"), [("7",), ()]),
     "filtering_threshold": (0.5, 0.5, [0.6]),
     "cutoffs": ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}, [{"a": 1.5, "b": 2.0}, {}]),
-    "execute": (ExecuteConfig(), ExecuteConfig(), [ExecuteConfig(max_result_chars=9)]),
-    "folder": (Path("/one"), Path("/two"), []),
-    "tracking": ("run", None, []),
-    "runtime": (
-        Runtime(),
-        Runtime(device="cuda", token_budget=99, root=Path("/r"), proposer_url="http://two"),
+    "location": (
+        Location(folder="/one", runtime=Runtime()),
+        Location(
+            folder="/two",
+            runtime=Runtime(device="cuda", token_budget=99, root=Path("/r"), proposer="http://two"),
+            tracking="run",
+        ),
         [],
     ),
 }
@@ -395,6 +451,24 @@ def test_real_task_key_changes_with_content_alone(name, parameter):
     assert key_of(task, {**inputs, parameter: same}) == key
     keys = {key, *(key_of(task, {**inputs, parameter: other}) for other in others)}
     assert len(keys) == 1 + len(others)
+
+
+def test_real_task_keys_are_those_of_the_folders_that_users_have():
+    """A key changes with its STAGE_VERSION, or with a new setting; never with the code's shape."""
+    assert {name: key_of(task, base_inputs(task)) for name, task in REAL.items()} == KEYS
+
+
+KEYS = {
+    "augment_shard": "augment-v1-augment_shard-bc89ce00e1570bd9a24df4cab031a768",
+    "call_rule_shards": "call_rule-v1-call_rule_shards-728f364601274bb4a44b30f33e919525",
+    "corpus_shards": "corpus-v2-corpus_shards-c562a144fc1a9f0f3b4b4957dbfaa6d6",
+    "evaluate_shard": "evaluate-v5-evaluate_shard-c4ef5ab092a09d8f38d94875987fb776",
+    "execute_shard": "execute-v3-execute_shard-b9d7f1b066b6dacd797c4ba80747890c",
+    "score_shard": "score-v3-score_shard-bf6093c8f1e4727c7537ca1861f64d45",
+    "filter_shard": "filter-v3-filter_shard-d92747d6aafbfc1f2fd2f39058d359e2",
+    "finetune_shards": "finetune-v5-finetune_shards-fd0b313e6ebc1b9c3343b8243304e17f",
+    "sample_shard": "sample-v3-sample_shard-fd1bed34f2f576d8ee89fbe65308c612",
+}
 
 
 @pytest.mark.parametrize("name", REAL)

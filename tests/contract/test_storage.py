@@ -13,7 +13,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.inputs import build_runtime
 from tasks import index
-from tasks._policies import run_one, run_shards, shard_task
+from tasks._policies import Location, run_one, run_shards, shard_task
 from tasks.storage import lock_folder, placed, result_storage
 from tests.support import object_store
 from tests.support.builders import CallStory, document, pipeline_config, write_annotation
@@ -23,6 +23,7 @@ from toolformer_core.errors import ConfigError, ShardIntegrityError, TransientSt
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.models import ModelRef
 from toolformer_core.records import Document
+from toolformer_core.runtime import Place
 from toolformer_core.shards import ShardRef, is_intact, read_shard, shard_folder, write_shard
 from toolformer_core.storage import check_storage, file_system, read_bytes, write_bytes
 
@@ -30,17 +31,18 @@ RUNS: list[int] = []  # shard_index of every execution
 
 
 @shard_task("numbered", 1)
-def numbered_shard(shard_index: int, folder: str) -> ShardRef:
+def numbered_shard(shard_index: int, location: Location) -> ShardRef:
     RUNS.append(shard_index)
     rows = [document(document_id=str(shard_index))]
-    path = f"{folder}/part-{shard_index:05d}.parquet"
+    path = f"{location.folder}/part-{shard_index:05d}.parquet"
     return write_shard(rows, Document, path, shard_index=shard_index, counts={})
 
 
 def run(runtime, num_shards=3) -> list[ShardRef]:
     """The shards; RUNS tells which of them were computed."""
     folder = shard_folder(runtime.shard_root, "numbered", "all", "f")
-    calls = [{"shard_index": n, "folder": folder} for n in range(num_shards)]
+    location = Location(folder=folder, runtime=runtime)
+    calls = [{"shard_index": n, "location": location} for n in range(num_shards)]
     names = [f"numbered-{n}" for n in range(num_shards)]
 
     @flow(name="numbered", task_runner=ThreadPoolTaskRunner(max_workers=1))
@@ -64,7 +66,7 @@ def bucket():
 @pytest.fixture
 def runtime(request, bucket, prefect_server, tmp_path):
     """Of a run whose shards lie on the server, below the test's name."""
-    return build_runtime(tmp_path / "run", "cpu", storage=f"s3://{bucket}/{request.node.name}/")
+    return build_runtime(tmp_path / "run", Place(storage=f"s3://{bucket}/{request.node.name}/"))
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def test_results_are_found_by_whoever_reads_a_state(runtime):
 
 
 def test_local_folder_copied_to_a_storage_is_found_there(runtime):
-    run(runtime.model_copy(update={"storage": None}))
+    run(runtime.model_copy(update={"storage": ""}))
     fsspec.filesystem("s3").put(f"{runtime.root}/", runtime.storage, recursive=True)
     run(runtime)
     assert RUNS == []
@@ -115,9 +117,9 @@ def test_folder_that_was_moved_is_found(prefect_server, tmp_path):
 
 
 @shard_task("corpus-like", 1)
-def corpus_like(config: CorpusConfig, folder: str) -> CorpusShards:
+def corpus_like(config: CorpusConfig, location: Location) -> CorpusShards:
     RUNS.append(-1)
-    return write_corpus(config, folder)
+    return write_corpus(config, location.folder)
 
 
 def test_corpus_of_a_folder_that_was_moved_is_found(prefect_server, tmp_path):
@@ -126,7 +128,8 @@ def test_corpus_of_a_folder_that_was_moved_is_found(prefect_server, tmp_path):
 
     @flow(name="corpus-like", task_runner=ThreadPoolTaskRunner(max_workers=1))
     def corpus(runtime):
-        call = {"config": config, "folder": shard_folder(runtime.shard_root, "corpus", "all", "f")}
+        folder = shard_folder(runtime.shard_root, "corpus", "all", "f")
+        call = {"config": config, "location": Location(folder=folder, runtime=runtime)}
         whole = lambda found: all(map(is_intact, (*found.documents, found.quarantine)))  # noqa: E731
         return run_one(corpus_like, call, runtime=runtime, name="corpus-0", is_intact=whole)
 
@@ -160,7 +163,7 @@ def test_locks_lie_beside_the_shards_or_in_the_root(prefect_server, tmp_path):
     run(shared)
     assert len(list((tmp_path / "storage/locks").glob("*.lock"))) == len(RUNS)
     assert not shared.root.exists()
-    for storage in (None, "s3://bucket/shards"):
+    for storage in ("", "s3://bucket/shards"):
         runtime = shared.model_copy(update={"storage": storage})
         assert lock_folder(runtime) == shared.root / "locks"
 
@@ -188,13 +191,13 @@ def test_index_of_shards_that_cannot_be_reached_is_an_outage(afresh, bucket, mon
 
 def test_storage_in_a_bucket_that_is_not_there_is_refused(bucket, tmp_path):
     with pytest.raises(ConfigError, match="bucket does not exist; expected a bucket or folder"):
-        build_runtime(tmp_path / "run", "cpu", storage="s3://no-such-bucket/shards")
+        build_runtime(tmp_path / "run", Place(storage="s3://no-such-bucket/shards"))
 
 
 @pytest.mark.parametrize("url", ["s3://No Such Bucket/shards", "s3://", "s3:///shards"])
 def test_storage_with_a_name_that_no_bucket_has_is_refused(bucket, url):
     with pytest.raises(ConfigError, match=f"storage {url}"):
-        build_runtime(Path("run"), "cpu", storage=url)
+        build_runtime(Path("run"), Place(storage=url))
 
 
 def test_end_of_a_file_on_a_server_is_read(bucket):

@@ -4,14 +4,16 @@ import json
 
 import pytest
 
+from flows._stage import Annotated
 from flows.call_rule import call_rule, choose_calls
 from flows.inference import evaluation_config
+from flows.options import Asked
 from flows.show import print_run, run_summary
-from flows.sweep_work import Annotated, SweepWork
+from flows.sweep_work import SweepWork
 from tasks import call_rule as stage
-from tasks._policies import run_one
+from tasks._policies import Location, run_one
 from tasks.journal import Journal
-from tasks.publish import load_stage, read_call_rule
+from tasks.publish import load_stage, read_run
 from toolformer_core.call_rule import RULES, choose_call_rule
 from toolformer_core.models import ModelRef, load_model
 from toolformer_core.overrides import edit
@@ -123,7 +125,7 @@ def test_call_rule_in_words_is_a_line_of_the_summary(finished, capsys):
     root = finished[0].root
     print_run(run_summary(root))
     [line] = [line for line in capsys.readouterr().out.splitlines() if "calls start" in line]
-    assert line == f"calls start  at {read_call_rule(root)}"
+    assert line == f"calls start  at {read_run(root).choice}"
 
 
 def test_finetune_leaves_a_model_with_its_call_rule_and_a_given_one_as_given(
@@ -164,7 +166,7 @@ def test_evaluate_takes_the_call_rule_of_the_model_unless_one_is_given(
 ):
     content = {"base_model": "m", "dtype": "float32", "tools": {}, "decode": decode}
     (tmp_path / "toolformer.json").write_text(json.dumps(content))
-    found = evaluation_config(tmp_path, {}, assignments).evaluate.decode
+    found = evaluation_config(tmp_path, Asked(), assignments).evaluate.decode
     assert (found.call_top_k, found.call_threshold) == expected
 
 
@@ -176,6 +178,6 @@ def test_task_reads_its_shards_and_counts_held_out_plain_texts(finished, inputs)
         list(load_stage(documents).shards),
         model,
         project.config.finetune.model_copy(update={"dev_fraction": 0.5}),
-        project.runtime,
+        Location(folder="", runtime=project.runtime),
     )
     assert 0 <= found.num_plain_texts <= found.num_texts

@@ -28,7 +28,7 @@ def test_champion_gives_way_only_to_a_better_model(finished, tmp_path):
     runtime = Runtime(
         root=tmp_path / "weekly",
         home=project.runtime.home,
-        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
+        tracking=f"sqlite:///{tmp_path}/mlflow.db",
     )
     gate, training = GateConfig(), Training(data=str(project.root), limit=3)
     client = MlflowClient(tracking_uri(runtime))
@@ -42,11 +42,11 @@ def test_champion_gives_way_only_to_a_better_model(finished, tmp_path):
     assert champion.digest == folder_digest(tuned, "float32")
 
     other = training.model_copy(update={"changes": ["finetune.seed=9"]})
-    content, manifests = read_run(project.root)
+    run = read_run(project.root)
     augmented, documents = (
-        stage_manifest(manifests, stage, project.root) for stage in ("augment", "corpus")
+        stage_manifest(run, stage, project.root) for stage in ("augment", "corpus")
     )
-    config = training_config(content, other, gate)
+    config = training_config(run.config, other, gate)
     second = train_champion(augmented, documents, config, gate, runtime)
     assert not second.passed
     assert "one_step" in second.reason
@@ -80,6 +80,6 @@ def gate_tags(client):
 
 
 def test_champion_is_asked_of_a_registry_that_is_there(tmp_path):
-    runtime = Runtime(root=tmp_path, home=tmp_path, tracking_uri="http://127.0.0.1:9")
+    runtime = Runtime(root=tmp_path, home=tmp_path, tracking="http://127.0.0.1:9")
     with pytest.raises(TransientStorageError, match=r"MLflow at http://127\.0\.0\.1:9 is needed"):
         champion_model.fn(runtime)

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from flows.inputs import build_config
+from flows.options import Method
 from tasks.index import funnel
 from tests.support.servers import serving
 from toolformer_core.overrides import parse_config, parse_yaml
@@ -212,19 +213,19 @@ def test_calibrate_of_one_document_says_that_nothing_can_be_judged(calibrate):
 
 @pytest.mark.parametrize(("preset_name", "expected"), [("demo", "none"), ("paper", "paper")])
 def test_corpus_option_tries_all_texts_but_with_the_preset_of_the_paper(preset_name, expected):
-    config = build_config(preset_name, None, None, ["texts.jsonl"], None, None)
+    config = build_config(Method(preset=preset_name, corpus=["texts.jsonl"]))
     assert config.sample.document_heuristic == expected
-    assert build_config("demo", None, None, None, None, None).sample.document_heuristic != "none"
+    assert build_config(Method()).sample.document_heuristic != "none"
 
 
 def test_corpus_option_takes_all_documents(project, tmp_path):
-    config = build_config("demo", None, None, ["texts.jsonl"], None, None)
+    config = build_config(Method(corpus=["texts.jsonl"]))
     assert (config.corpus.max_documents, config.corpus.sample_seed) == (None, None)
     path = tmp_path / "settings.yaml"
     path.write_text(
         project.config_file.read_text().replace("sources:", "max_documents: 5\n  sources:")
     )
-    config = build_config("demo", path, None, ["texts.jsonl"], None, None)
+    config = build_config(Method(config_file=str(path), corpus=["texts.jsonl"]))
     assert (config.corpus.sources, config.corpus.max_documents) == (("texts.jsonl",), 5)
 
 

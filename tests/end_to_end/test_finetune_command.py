@@ -108,7 +108,7 @@ def test_finetune_on_a_device_that_it_does_not_take_is_one_line(
 
 def test_live_metrics_of_a_store_that_is_away_do_not_stop_the_run(finished, tmp_path):
     away = finished[0].runtime.model_copy(
-        update={"root": tmp_path, "tracking_uri": "http://127.0.0.1:9"}
+        update={"root": tmp_path, "tracking": "http://127.0.0.1:9"}
     )
 
     @flow

@@ -39,7 +39,7 @@ def folder(finished, tmp_path):
 
 
 def stages(root):
-    return {(ref.stage, ref.tool): ref for ref in map(read_manifest, read_run(root)[1])}
+    return {(ref.stage, ref.tool): ref for ref in map(read_manifest, read_run(root).manifests)}
 
 
 def test_added_documents_alone_are_computed(folder, invoke):

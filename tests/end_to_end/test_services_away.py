@@ -78,7 +78,7 @@ def test_mlflow_server_that_goes_away_in_the_middle_gets_all_in_the_end(
     project, manifests = finished
     folder = tuned_folder(calling_llama_folder, tmp_path / "tuned")
     model = resolve_model(ModelConfig(name_or_path=str(folder), dtype="float32"), tmp_path, "cpu")
-    runtime = Runtime(root=tmp_path / "run", home=project.runtime.home, tracking_uri=server.address)
+    runtime = Runtime(root=tmp_path / "run", home=project.runtime.home, tracking=server.address)
 
     def restart():
         server.stop()

@@ -30,7 +30,9 @@ def swept(finished, left_alone):
     """The summary of a sweep in the folder of the finished run."""
     project, _ = finished
     config = edit(project.config, [BENCHMARKS])
-    return sweep(config, [vary_threshold("0.0,0.5,9"), vary_top_k("1,10")], project.runtime)
+    return sweep(
+        config, [vary_threshold(["0.0", "0.5", "9"]), vary_top_k(["1", "10"])], project.runtime
+    )
 
 
 def test_sweep_counts_and_scores_every_cell(swept):
@@ -97,7 +99,7 @@ def test_sweep_that_fails_leaves_no_run_open(project, prefect_server):
     config = edit(project.config, [f"corpus.sources=[{project.folder / 'gone.jsonl'}]"])
 
     with pytest.raises(ConfigError, match=r"gone\.jsonl"):
-        sweep(config, [vary_threshold("0.1,0.2")], project.runtime)
+        sweep(config, [vary_threshold(["0.1", "0.2"])], project.runtime)
 
     _, parent, nested = tracked(project, "0.1, 0.2")
     assert [run.info.status for run in (parent, *nested)] == ["FAILED", "FAILED"]

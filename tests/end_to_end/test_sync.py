@@ -47,7 +47,7 @@ def test_run_without_mlflow_is_recorded_later_just_as_with_it(
     folder = tuned_folder(calling_llama_folder, tmp_path / "tuned")
     model = resolve_model(ModelConfig(name_or_path=str(folder), dtype="float32"), tmp_path, "cpu")
     here, away = (
-        Runtime(root=tmp_path / name, home=project.runtime.home, tracking_uri=uri)
+        Runtime(root=tmp_path / name, home=project.runtime.home, tracking=uri)
         for name, uri in (("here", store), ("away", AWAY))
     )
     expected = held(store, tell(project, manifests, model, here, list))

@@ -192,7 +192,7 @@ def test_trace_finds_the_shards_of_a_run_that_was_killed_before_it_published_the
         *("--set", "corpus.max_documents=8"),
     )
     assert code == 0, errors
-    _, manifests = read_run(copied)
+    manifests = read_run(copied).manifests
     scored = next(ref for ref in map(read_manifest, manifests) if ref.stage == "score")
     assert scored.num_cached == len(scored.shards) == 2
     code, output, errors = invoke("trace", "--out", copied, "--json", "--call", "Calendar()")

@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows._stage import map_stage
-from tasks._policies import TOOL_RUNNER, shard_task
+from tasks._policies import TOOL_RUNNER, Location, shard_task
 from tasks.report import report_stage
 from toolformer_core.config import Runtime
 from toolformer_core.records import FilterDecision
@@ -14,10 +14,10 @@ from toolformer_core.shards import ShardRef, write_shard
 
 
 @shard_task("sleep", 1)
-def sleep_shard(number: int, seconds: float, folder: str) -> ShardRef:
+def sleep_shard(number: int, seconds: float, location: Location) -> ShardRef:
     """An empty shard, after a while."""
     time.sleep(seconds)
-    path = f"{folder}/part-{number:05d}.parquet"
+    path = f"{location.folder}/part-{number:05d}.parquet"
     return write_shard([], FilterDecision, path, shard_index=number, counts={"slept": 1})
 
 

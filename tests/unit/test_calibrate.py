@@ -20,7 +20,7 @@ from toolformer_core.calibrate import (
     predict,
 )
 from toolformer_core.calling import ToolCaller
-from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig, for_tool
+from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.tools.calculator import Calculator
 from toolformer_core.trials import EVERYTHING, Annotator, Trial, Tried
 
@@ -257,8 +257,8 @@ def test_calibrated_settings_are_those_of_the_tools_found():
     found = run()
     config = calibrated(base, [found])
     chosen = found.settings
-    assert for_tool(config, "Calculator").max_positions == chosen.max_positions
-    assert for_tool(config, "Calendar").max_positions == 7
+    assert config.of_tool("Calculator").sample.max_positions == chosen.max_positions
+    assert config.of_tool("Calendar").sample.max_positions == 7
     assert config.filter.filtering_threshold == {
         "default": base.filter.filtering_threshold,
         "Calculator": chosen.filtering_threshold,

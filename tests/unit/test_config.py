@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.builders import pipeline_config
-from toolformer_core.config import SampleConfig, for_tool, pruning_threshold
+from toolformer_core.config import SampleConfig, ToolSampleConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.overrides import edit, parse_config
 from toolformer_core.presets import PRESETS
@@ -184,7 +184,7 @@ def test_edit_number_of_a_tool_not_enabled_is_refused():
 
 def test_edit_threshold_table_without_the_tool_names_it():
     message = refusal("filter.filtering_threshold={Calculator: 1}")
-    assert message.startswith("filtering_threshold has no value for Calendar")
+    assert message.startswith("filter.filtering_threshold has no value for Calendar")
     assert message.endswith("add 'default'")
 
 
@@ -223,7 +223,7 @@ def test_per_tool_table_without_tool_or_default_raises():
         per_tool({"Calculator": 2}, "Calendar", "k")
 
 
-def test_for_tool_resolves_every_number_of_the_tool():
+def test_of_tool_resolves_every_number_of_the_tool():
     config = BASE.model_copy(
         update={
             "sample": SampleConfig(
@@ -235,8 +235,13 @@ def test_for_tool_resolves_every_number_of_the_tool():
             )
         }
     )
-    assert for_tool(config, "Calculator") == SampleConfig(
-        sampling_threshold=0.0, max_positions=20, samples_per_position=7, prune_below=0.2, seed=3
+    assert config.of_tool("Calculator").sample == ToolSampleConfig(
+        sampling_threshold=0.0,
+        max_positions=20,
+        samples_per_position=7,
+        document_heuristic="none",
+        prune_below=0.2,
+        seed=3,
     )
 
 
@@ -250,4 +255,4 @@ def test_for_tool_resolves_every_number_of_the_tool():
     ],
 )
 def test_pruning_threshold_is_the_setting_or_the_lowest_of_the_run(assignments, expected):
-    assert pruning_threshold(edit(BASE, assignments), "Calculator") == expected
+    assert edit(BASE, assignments).of_tool("Calculator").prune_below == expected

@@ -21,7 +21,7 @@ from toolformer_core.model_card import (
 )
 from toolformer_core.presets import demo
 from toolformer_core.records import FilterDecision
-from toolformer_core.settings import ModelConfig, per_tool
+from toolformer_core.settings import ModelConfig
 
 TEXTS = TrainingTexts(fingerprint="abcd", num_documents=41, num_calls={"Calculator": 13})
 SCORES = [
@@ -96,7 +96,7 @@ def test_model_card_of_a_hub_model_names_it_as_its_base(tmp_path):
 
 def test_model_card_has_thresholds_yield_and_version_of_every_tool(tmp_path):
     found = {row[0]: row[1:] for row in rows(card_of(tmp_path=tmp_path), "Tools")}
-    sample, tau_f = demo().sample, demo().filter.filtering_threshold
+    sample = demo().sample
     assert list(found) == ["tool", "---", *demo().tools.enabled]
     assert found["Calculator"] == [
         "3",
@@ -104,7 +104,7 @@ def test_model_card_has_thresholds_yield_and_version_of_every_tool(tmp_path):
         "0",
         str(sample.max_positions["Calculator"]),
         str(sample.samples_per_position["Calculator"]),
-        f"{per_tool(tau_f, 'Calculator', 'tau_f'):g}",
+        f"{demo().of_tool('Calculator').filtering_threshold:g}",
     ]
     assert found["WikiSearch"][:2] == [NOT_STATED, "0"]
 

@@ -10,10 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from tasks._policies import Location
 from tasks.filter import filter_shard
-from tasks.publish import record_run, record_seconds, run_seconds
+from tasks.publish import read_run, record_run, record_seconds
 from tests.support.builders import CallStory, document, pipeline_config, write_annotation
 from toolformer_core.arithmetic import taken_dtype
+from toolformer_core.config import Runtime
 from toolformer_core.errors import ConfigError
 from toolformer_core.plan import Question, plan
 from toolformer_core.plan_costs import (
@@ -252,18 +254,20 @@ def test_shard_task_notes_how_long_it_took(tmp_path: Path, monkeypatch: pytest.M
     clock = SimpleNamespace(monotonic=iter((10.0, 12.5)).__next__)
     monkeypatch.setattr("tasks._policies.time", clock)
 
-    decided = filter_shard.fn(scored, "Calculator", 1.0, tmp_path / "decided")
+    decided = filter_shard.fn(
+        scored, "Calculator", 1.0, Location(folder=str(tmp_path / "decided"), runtime=Runtime())
+    )
 
     assert decided.seconds == 2.5
 
 
 def test_record_seconds_is_added_to_the_run(tmp_path: Path) -> None:
     record_run(CONFIG, [], tmp_path)
-    assert run_seconds(tmp_path) is None
+    assert read_run(tmp_path).seconds is None
 
     record_seconds(tmp_path)
 
-    assert (run_seconds(tmp_path) or 0.0) > 0.0
+    assert (read_run(tmp_path).seconds or 0.0) > 0.0
 
 
 def test_plan_command_finished_run_gives_figures(tmp_path: Path) -> None:

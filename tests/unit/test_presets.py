@@ -4,13 +4,12 @@ import pytest
 
 from tests.support.builders import document
 from toolformer_core.benchmarks.registry import load_benchmark
-from toolformer_core.config import PipelineConfig, for_tool, pruning_threshold
+from toolformer_core.config import PipelineConfig
 from toolformer_core.corpus import read_corpus
 from toolformer_core.demo_texts import is_article
 from toolformer_core.errors import ConfigError
 from toolformer_core.presets import PRESETS, demo, paper, preset, smoke
 from toolformer_core.records import Document
-from toolformer_core.settings import per_tool
 
 # Appendix A: tau_s, k, m, tau_f
 APPENDIX_A = {
@@ -23,8 +22,8 @@ APPENDIX_A = {
 @pytest.mark.parametrize("tool", sorted(APPENDIX_A))
 def test_paper_constants_of_a_tool_are_those_of_appendix_a(tool):
     config = paper()
-    sample = for_tool(config, tool)
-    threshold = per_tool(config.filter.filtering_threshold, tool, "filtering_threshold")
+    sample = config.of_tool(tool).sample
+    threshold = config.of_tool(tool).filtering_threshold
     assert (
         sample.sampling_threshold,
         sample.max_positions,
@@ -64,7 +63,7 @@ def test_paper_loss_counts_five_tokens():
 
 def test_paper_prunes_only_below_the_sweep():
     paper_run = paper()
-    assert pruning_threshold(paper_run, "Calculator") == min(paper_run.filter.threshold_sweep)
+    assert paper_run.of_tool("Calculator").prune_below == min(paper_run.filter.threshold_sweep)
 
 
 def test_paper_arithmetic_is_bfloat16():
@@ -88,7 +87,7 @@ def test_preset_of_a_name_passes_validation(name):
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_preset_threshold_sweep_shows_the_thresholds_in_force(name):
     config = preset(name)
-    used = {per_tool(config.filter.filtering_threshold, t, "tau_f") for t in config.tools.enabled}
+    used = {config.of_tool(t).filtering_threshold for t in config.tools.enabled}
     assert used <= set(config.filter.threshold_sweep)
 
 

@@ -32,9 +32,10 @@ def test_read_run_broken_record_names_file_and_cure(tmp_path, content):
 
 def test_read_run_gives_what_was_recorded(tmp_path):
     record_run(smoke(), [tmp_path / "corpus" / "manifest.json"], tmp_path)
-    content, manifests = read_run(tmp_path)
-    assert content == smoke().model_dump(mode="json")
-    assert manifests == [tmp_path / "corpus" / "manifest.json"]
+    run = read_run(tmp_path)
+    assert run.config == smoke()
+    assert run.manifests == [tmp_path / "corpus" / "manifest.json"]
+    assert (run.seconds, run.links, run.choice) == (None, {}, None)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from toolformer_core.variations import (
 )
 
 CONFIG = pipeline_config("tools.enabled=[Calculator]")
-TAU_K = [vary_threshold("0.5,5"), vary_top_k("0,10")]
+TAU_K = [vary_threshold(["0.5", "5"]), vary_top_k(["0", "10"])]
 
 
 def shard_of(
@@ -180,14 +180,14 @@ def test_sweep_figures_hold_the_values_of_the_cells(usual_index):
 
 
 def test_sweep_figures_several_seeds_are_one_point(tmp_path):
-    variations = [vary_seed("7,8"), *TAU_K]
+    variations = [vary_seed(["7", "8"]), *TAU_K]
     (axes,) = sweep_figures(built(tmp_path, variations), variations)["webquestions_by_k"].axes
 
     assert [container.get_label() for container in axes.containers] == ["M*, tau_f 0.5", "M"]
 
 
 def test_sweep_figures_mean_of_seeds_counts_equal_ones_each(tmp_path):
-    variations = [vary_seed("7,8,9,10"), vary_top_k("0,10")]
+    variations = [vary_seed(["7", "8", "9", "10"]), vary_top_k(["0", "10"])]
     found = results(tmp_path, variations)
     values = iter([0.75, 0.25, 0.75, 0.75])
     for number, result in enumerate(found):
@@ -208,7 +208,7 @@ def test_sweep_figures_mean_of_seeds_counts_equal_ones_each(tmp_path):
 
 
 def test_sweep_figures_disabled_is_split_as_on_is_but_not_by_k(tmp_path):
-    variations = [vary_threshold("0.5,1"), vary_top_k("1,10")]
+    variations = [vary_threshold(["0.5", "1"]), vary_top_k(["1", "10"])]
     found = [
         dataclasses.replace(
             result,
@@ -253,7 +253,7 @@ def test_sweep_figures_calibration_is_in_the_order_of_k(usual_index):
 
 
 def test_sweep_figures_two_sizes_make_a_scaling_figure(tmp_path):
-    variations = [vary_model("a/small,a/large"), vary_top_k("10")]
+    variations = [vary_model(["a/small", "a/large"]), vary_top_k(["10"])]
     found = results(tmp_path, variations)
     found[1] = dataclasses.replace(found[1], num_parameters=1_350_000)
     path = indexed(tmp_path / "calls.duckdb", found)
@@ -288,7 +288,7 @@ def test_render_sweep_is_the_same_each_time(usual_index):
 
 
 def test_render_sweep_of_counts_alone_says_how_to_train(tmp_path):
-    variations = [vary_threshold("0.5,5")]
+    variations = [vary_threshold(["0.5", "5"])]
     text = render_sweep(built(tmp_path, variations), variations, CONFIG, {})
 
     assert "No model was trained: pass --call-top-k" in text
@@ -297,8 +297,8 @@ def test_render_sweep_of_counts_alone_says_how_to_train(tmp_path):
 
 def test_sweep_command_makes_the_same_variations(tmp_path):
     given = [
-        vary_model("a/one, b/two:3"),
-        vary_seed("7,8"),
+        vary_model(["a/one", "b/two:3"]),
+        vary_seed(["7", "8"]),
         vary_setting("score.controls=[]|[wrong_result]"),
         *TAU_K,
     ]
@@ -317,7 +317,10 @@ def test_sweep_command_makes_the_same_variations(tmp_path):
         "--call-top-k": vary_top_k,
     }
     options = zip(words[6::2], words[7::2], strict=True)
-    assert [makers[option](text) for option, text in options] == given
+    made = [
+        makers[option](text if option == "--vary" else text.split(",")) for option, text in options
+    ]
+    assert made == given
 
 
 def test_sweep_command_after_a_proposer_asks_for_its_address(tmp_path):

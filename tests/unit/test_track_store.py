@@ -48,7 +48,7 @@ def test_verdict_that_cannot_be_recorded_is_not_promised_to_be_later(
     tmp_path, damaged, monkeypatch
 ):
     monkeypatch.setattr(register, "_needed_registry", lambda _: nullcontext())  # it goes after that
-    runtime = Runtime(root=tmp_path / "run", home=tmp_path, tracking_uri=damaged)
+    runtime = Runtime(root=tmp_path / "run", home=tmp_path, tracking=damaged)
     Journal(runtime.root, "run").append(opening("run", "a run"))
     model = ModelRef(path=str(tmp_path), digest="d", dtype="float32")
     decision = GateDecision(passed=True, reason="it is better", figures={})

@@ -3,7 +3,6 @@
 import pytest
 
 from tests.support.builders import pipeline_config
-from toolformer_core.config import pruning_threshold
 from toolformer_core.errors import ConfigError
 from toolformer_core.variations import (
     Variation,
@@ -21,7 +20,7 @@ CONFIG = pipeline_config("tools.enabled=[Calculator, Calendar]")
 
 
 def test_cells_are_all_combinations_the_last_fastest():
-    grid = cells(CONFIG, [vary_threshold("0.5,1.0"), vary_top_k("0,3,10")])
+    grid = cells(CONFIG, [vary_threshold(["0.5", "1.0"]), vary_top_k(["0", "3", "10"])])
 
     assert [cell.values for cell in grid] == [
         {"tau_f": tau_f, "k": k} for tau_f in (0.5, 1.0) for k in (0, 3, 10)
@@ -32,7 +31,7 @@ def test_cells_are_all_combinations_the_last_fastest():
 
 
 def test_cells_change_nothing_but_what_varies():
-    [cell] = cells(CONFIG, [vary_top_k("3")])
+    [cell] = cells(CONFIG, [vary_top_k(["3"])])
 
     expected = CONFIG.model_dump()
     expected["evaluate"]["decode"]["call_top_k"] = 3
@@ -40,13 +39,13 @@ def test_cells_change_nothing_but_what_varies():
 
 
 def test_cells_share_one_lowest_threshold_so_that_counts_are_complete():
-    grid = cells(CONFIG, [vary_threshold("0.05,2.5")])
+    grid = cells(CONFIG, [vary_threshold(["0.05", "2.5"])])
 
     assert {cell.config.filter.threshold_sweep for cell in grid} == {
         (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 2.5)
     }
     assert {
-        pruning_threshold(cell.config, tool) for cell in grid for tool in CONFIG.tools.enabled
+        cell.config.of_tool(tool).prune_below for cell in grid for tool in CONFIG.tools.enabled
     } == {0.05}
 
 
@@ -65,13 +64,13 @@ def test_cells_thresholds_per_tool_count_too():
 
 
 def test_cells_threshold_in_the_default_sweep_leaves_the_pruning_of_a_run():
-    grid = cells(CONFIG, [vary_threshold("0.2,0.5")])
+    grid = cells(CONFIG, [vary_threshold(["0.2", "0.5"])])
 
     assert {cell.config.filter.threshold_sweep for cell in grid} == {CONFIG.filter.threshold_sweep}
 
 
 def test_vary_seed_sets_the_three_seeds():
-    first, second = (cell.config for cell in cells(CONFIG, [vary_seed("7,8")]))
+    first, second = (cell.config for cell in cells(CONFIG, [vary_seed(["7", "8"])]))
 
     assert (first.sample.seed, first.finetune.seed, first.evaluate.seed) == (7, 7, 7)
     assert (second.sample.seed, second.finetune.seed, second.evaluate.seed) == (8, 8, 8)
@@ -79,13 +78,13 @@ def test_vary_seed_sets_the_three_seeds():
 
 def test_vary_top_k_takes_the_place_of_a_call_threshold():
     config = pipeline_config("evaluate.decode.call_threshold=0.5")
-    [cell] = cells(config, [vary_top_k("3")])
+    [cell] = cells(config, [vary_top_k(["3"])])
 
     assert cell.config.evaluate.decode.call_threshold is None
 
 
 def test_vary_model_is_named_by_its_last_part_and_kept_as_it_is():
-    grid = cells(CONFIG, [vary_model("a/SmolLM2-135M, b/1e5")])
+    grid = cells(CONFIG, [vary_model(["a/SmolLM2-135M", "b/1e5"])])
 
     assert [cell.values["model"] for cell in grid] == ["SmolLM2-135M", "1e5"]
     assert [cell.config.model.name_or_path for cell in grid] == ["a/SmolLM2-135M", "b/1e5"]
@@ -93,13 +92,13 @@ def test_vary_model_is_named_by_its_last_part_and_kept_as_it_is():
 
 def test_vary_model_leaves_out_the_revision_of_another():
     config = pipeline_config("model.revision=abc")
-    [cell] = cells(config, [vary_model("a/one")])
+    [cell] = cells(config, [vary_model(["a/one"])])
 
     assert cell.config.model.revision is None
 
 
 def test_vary_model_same_last_part_is_named_in_full():
-    grid = cells(CONFIG, [vary_model("a/model,b/model")])
+    grid = cells(CONFIG, [vary_model(["a/model", "b/model"])])
 
     assert [cell.values["model"] for cell in grid] == ["a/model", "b/model"]
 
@@ -128,11 +127,11 @@ def test_vary_setting_value_may_hold_an_equals_sign_and_braces():
 @pytest.mark.parametrize(
     ("variations", "expected"),
     [
-        ([vary_threshold("0.3,0.5")], False),
-        ([vary_seed("7,8")], False),
+        ([vary_threshold(["0.3", "0.5"])], False),
+        ([vary_seed(["7", "8"])], False),
         ([vary_setting("score.token_weights=linear|flat")], False),
-        ([vary_model("a,b")], False),
-        ([vary_threshold("0.3,0.5"), vary_top_k("10")], True),
+        ([vary_model(["a", "b"])], False),
+        ([vary_threshold(["0.3", "0.5"]), vary_top_k(["10"])], True),
         ([vary_setting("finetune.num_steps=10|20")], True),
         ([vary_setting("augment.max_calls_per_document=1|2")], True),
         ([vary_setting("evaluate.limit=10")], True),
@@ -143,41 +142,39 @@ def test_needs_training_where_stored_losses_cannot_tell(variations, expected):
 
 
 @pytest.mark.parametrize(
-    ("make", "text", "expected"),
+    ("make", "given", "expected"),
     [
-        (vary_threshold, "", "--filtering-threshold ''.*empty.*0.3,0.5,1.0"),
-        (vary_threshold, "0.3,,0.5", "--filtering-threshold '0.3,,0.5'.*empty"),
-        (vary_threshold, "0.5,0.50", "0.50 is there twice"),
-        (vary_top_k, "1,3,1", "--call-top-k '1,3,1': 1 is there twice"),
-        (vary_seed, " ", "--seed"),
-        (vary_model, "a,a", "--models 'a,a': a is there twice"),
+        (vary_threshold, ["0.3", "", "0.5"], "tau_f '0.3,,0.5'.*empty"),
+        (vary_threshold, ["0.5", "0.50"], "0.50 is there twice"),
+        (vary_top_k, ["1", "3", "1"], "k '1,3,1': 1 is there twice"),
+        (vary_model, ["a", "a"], "--models 'a,a': a is there twice"),
         (vary_setting, "score.controls", "expected KEY=VALUE|VALUE"),
-        (vary_setting, "score.controls=", "--vary score.controls ''.*empty"),
+        (vary_setting, "score.controls=", "score.controls ''.*empty"),
         (vary_setting, "score.controls=[]|[ ]", "twice"),
         (vary_setting, "score.controls=[|[]", "not YAML"),
     ],
 )
-def test_vary_bad_list_is_refused(make, text, expected):
+def test_vary_bad_list_is_refused(make, given, expected):
     with pytest.raises(ConfigError, match=expected):
-        make(text)
+        make(given)
 
 
 @pytest.mark.parametrize(
     ("variations", "expected"),
     [
         ([], "nothing to sweep; pass --filtering-threshold"),
-        ([vary_threshold("0.3,much")], "filter.filtering_threshold.*'much'"),
-        ([vary_threshold("0.3,-1")], "filter.filtering_threshold.*-1"),
-        ([vary_top_k("1,1001")], "call_top_k.*1001"),
+        ([vary_threshold(["0.3", "much"])], "filter.filtering_threshold.*'much'"),
+        ([vary_threshold(["0.3", "-1"])], "filter.filtering_threshold.*-1"),
+        ([vary_top_k(["1", "1001"])], "call_top_k.*1001"),
         ([vary_setting("score.weights=1|2")], "unknown setting 'score.weights'"),
         ([vary_setting("sample.max_positions.Oracle=1|2")], "Oracle"),
         (
-            [vary_threshold("0.3"), vary_setting("filter.filtering_threshold.Calendar=0.1|0.2")],
+            [vary_threshold(["0.3"]), vary_setting("filter.filtering_threshold.Calendar=0.1|0.2")],
             "tau_f and filter.filtering_threshold.Calendar both vary "
             "filter.filtering_threshold.Calendar",
         ),
         (
-            [vary_top_k("1,3"), vary_setting("evaluate.decode.call_top_k=5")],
+            [vary_top_k(["1", "3"]), vary_setting("evaluate.decode.call_top_k=5")],
             "both vary evaluate.decode.call_top_k",
         ),
     ],
@@ -191,7 +188,7 @@ def test_cells_threshold_below_an_explicit_pruning_is_refused():
     config = pipeline_config("sample.prune_below=0.2")
 
     with pytest.raises(ConfigError, match=r"below sample\.prune_below 0\.2"):
-        cells(config, [vary_threshold("0.1,1.0")])
+        cells(config, [vary_threshold(["0.1", "1.0"])])
 
 
 def test_variation_survives_json():
@@ -202,7 +199,9 @@ def test_variation_survives_json():
 
 def test_sweep_name_tells_grids_apart():
     def name(*texts, trains=False):
-        return sweep_name(cells(CONFIG, [vary_threshold(text) for text in texts]), trains=trains)
+        return sweep_name(
+            cells(CONFIG, [vary_threshold(text.split(",")) for text in texts]), trains=trains
+        )
 
     names = {name("0.3,0.5"), name("0.3,1.0"), name("0.3,0.5", trains=True)}
     assert len(names) == 3
