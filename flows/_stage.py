@@ -7,11 +7,11 @@ from typing import Any
 
 from prefect import Task
 
-from tasks._policies import Location, content_key, content_of, run_shards
-from tasks.assets import as_asset
-from tasks.publish import input_folders, publish_stage
-from tasks.resources import ToolRef
-from toolformer_core.config import Runtime
+from tasks.loaded_tools import ToolRef
+from tasks.output.manifests import input_folders, publish_stage
+from tasks.running.assets import as_asset
+from tasks.running.policies import Location, content_key, content_of, run_shards
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.models import ModelRef
 from toolformer_core.shards import ShardRef, is_intact, shard_folder

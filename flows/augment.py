@@ -5,11 +5,12 @@ from pathlib import Path
 from prefect import flow
 
 from flows._stage import map_stage
-from tasks._policies import TOOL_RUNNER
 from tasks.augment import augment_shard, tool_cutoffs
-from tasks.publish import load_stage
-from tasks.report import report_stage
-from toolformer_core.config import AugmentConfig, Runtime
+from tasks.output.manifests import load_stage
+from tasks.report.artifacts import report_stage
+from tasks.running.policies import TOOL_RUNNER
+from toolformer_core.config.pipeline import AugmentConfig
+from toolformer_core.config.runtime import Runtime
 
 
 @flow(name="augment", flow_run_name="augment", task_runner=TOOL_RUNNER)

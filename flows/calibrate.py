@@ -5,12 +5,13 @@ from typing import Any
 
 from prefect import flow
 
-from tasks._policies import MODEL_RUNNER
 from tasks.calibrate import calibrate_documents, draw_documents
 from tasks.prepare import prepare_model, prepare_tools
-from tasks.report import report_calibration
-from toolformer_core.calibrate import NotCalibrated, ToolCalibration, Yield, calibrated
-from toolformer_core.config import PipelineConfig, Runtime
+from tasks.report.artifacts import report_calibration
+from tasks.running.policies import MODEL_RUNNER
+from toolformer_core.calibration.calibrate import NotCalibrated, ToolCalibration, Yield, calibrated
+from toolformer_core.config.pipeline import PipelineConfig
+from toolformer_core.config.runtime import Runtime
 
 
 @flow(name="calibrate", flow_run_name="calibrate-{runtime.root.name}", task_runner=MODEL_RUNNER)

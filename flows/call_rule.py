@@ -4,12 +4,14 @@ from pathlib import Path
 
 from prefect import flow
 
-from tasks._policies import MODEL_RUNNER, Location, run_one
 from tasks.call_rule import call_rule_shards
-from tasks.publish import load_stage
-from tasks.track import track_call_rule
+from tasks.output.manifests import load_stage
+from tasks.running.policies import MODEL_RUNNER, Location, run_one
+from tasks.tracking.runs import track_call_rule
 from toolformer_core.call_rule import CallChoice
-from toolformer_core.config import FinetuneConfig, PipelineConfig, Runtime
+from toolformer_core.config.finetune import FinetuneConfig
+from toolformer_core.config.pipeline import PipelineConfig
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.models import ModelRef
 
 

@@ -8,20 +8,23 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows._hooks import close_failed
 from flows.call_rule import choose_calls
 from flows.evaluate import Contestants, evaluate
-from flows.finetune import close_failed, finetune
+from flows.finetune import finetune
 from tasks.gate import decide_gate
-from tasks.model_card import describe_model
+from tasks.loaded_tools import ToolRef
+from tasks.output.model_card import describe_model
+from tasks.output.model_folder import read_model_description
+from tasks.output.record import record_others
 from tasks.prepare import prepare_model, prepare_tools
-from tasks.publish import read_model_description, record_others
-from tasks.register import champion_model, crown_model
-from tasks.report import describe_run, index_run, write_evaluation
-from tasks.resources import ToolRef
-from tasks.track import finish_tracking, start_tracking, track_scores, track_stage
+from tasks.report.artifacts import describe_run, index_run, write_evaluation
+from tasks.tracking.register import champion_model, crown_model
+from tasks.tracking.runs import finish_tracking, start_tracking, track_scores, track_stage
 from toolformer_core.call_rule import with_choice
-from toolformer_core.config import PipelineConfig, Runtime
-from toolformer_core.gate import TEXT_ARM, TOOL_ARM, GateConfig, GateDecision
+from toolformer_core.config.pipeline import PipelineConfig
+from toolformer_core.config.runtime import Runtime
+from toolformer_core.evaluation.gate import TEXT_ARM, TOOL_ARM, GateConfig, GateDecision
 from toolformer_core.models import ModelRef
 
 
@@ -59,7 +62,7 @@ def train_champion(
     record_others(rival, runtime.root)
     links = {"gate": decision.reason, **describe_run(config, runtime, tracking)}
     report = write_evaluation(index, config, scores, links, runtime.root, choice)
-    finish_tracking(tracking, index, report, runtime)
+    finish_tracking(tracking, report, runtime)
     return decision
 
 

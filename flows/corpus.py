@@ -4,12 +4,13 @@ from pathlib import Path
 
 from prefect import flow
 
-from tasks._policies import TOOL_RUNNER, Location, run_one
-from tasks.assets import as_asset
 from tasks.corpus import corpus_is_intact, corpus_shards, earlier_documents
-from tasks.publish import publish_stage
-from tasks.report import report_stage
-from toolformer_core.config import CorpusConfig, Runtime
+from tasks.output.manifests import publish_stage
+from tasks.report.artifacts import report_stage
+from tasks.running.assets import as_asset
+from tasks.running.policies import TOOL_RUNNER, Location, run_one
+from toolformer_core.config.pipeline import CorpusConfig
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.corpus import corpus_digest
 from toolformer_core.shards import shard_folder
 

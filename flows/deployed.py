@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 from prefect import flow
 from pydantic import Field
 
-from flows import settings
-from flows.inputs import build_config, build_runtime, varied_settings
-from flows.options import Method, Varied
-from toolformer_core.gate import TEXT_ARM, TOOL_ARM, GateConfig
-from toolformer_core.runtime import AnnotationPlace
-from toolformer_core.settings import Settings
+from flows.starting import environment as settings
+from flows.starting.inputs import build_config, build_runtime, varied_settings
+from flows.starting.options import Method, Varied
+from toolformer_core.config.base import Settings
+from toolformer_core.config.runtime import AnnotationPlace
+from toolformer_core.evaluation.gate import TEXT_ARM, TOOL_ARM, GateConfig
 
 if TYPE_CHECKING:
-    from toolformer_core.config import PipelineConfig, Runtime
+    from toolformer_core.config.pipeline import PipelineConfig
+    from toolformer_core.config.runtime import Runtime
 
 
 class Place(AnnotationPlace):
@@ -74,8 +75,8 @@ def weekly_training(training: Training, gate: GateConfig, place: Place) -> None:
     settings.apply_defaults()
     settings.show_progress()
     from flows.champion import train_champion
-    from flows.output import check_gate, check_method, claim_output, stage_manifest
-    from tasks.publish import read_run
+    from flows.starting.claim import check_gate, check_method, claim_output, stage_manifest
+    from tasks.output.record import read_run
 
     nights = read_run(Path(training.data).absolute())
     augmented, documents = (
@@ -103,9 +104,9 @@ def sweep(method: Method, varied: Varied, place: Place) -> None:
     """Every combination of some settings; what two have in common is done once."""
     settings.apply_defaults()
     settings.show_progress()
-    from flows.output import check_inputs, name_proposer
+    from flows.starting.claim import check_inputs, name_proposer
     from flows.sweep import sweep as run_sweep
-    from toolformer_core.variations import cells, needs_training
+    from toolformer_core.config.variations import cells, needs_training
 
     runtime = _runtime(place)
     config = name_proposer(build_config(method), runtime)
@@ -121,7 +122,7 @@ def _prepared(
     """Settings and place, all inputs looked at and the folder claimed."""
     settings.apply_defaults()
     settings.show_progress()
-    from flows.output import prepare_run
+    from flows.starting.claim import prepare_run
 
     runtime = _runtime(place)
     config = build_config(method)
@@ -140,7 +141,7 @@ def training_config(
 
     Without arm base_c, which would have a second model fine-tuned every week.
     """
-    from toolformer_core.overrides import edit
+    from toolformer_core.config.overrides import edit
 
     config = edit(config, training.changes)
     benchmarks = [gate.benchmark, gate.texts, *training.benchmarks]

@@ -7,30 +7,30 @@ from typing import Any
 
 from prefect import flow
 
+from flows._hooks import close_failed
 from flows._stage import map_stage
-from flows.finetune import close_failed
-from flows.output import control_model
-from tasks._policies import MODEL_RUNNER
+from flows.starting.claim import control_model
 from tasks.evaluate import ContestantRef, Part, evaluate_shard, score_shards
+from tasks.loaded_tools import ToolRef
+from tasks.output.manifests import load_stage
 from tasks.prepare import prepare_tools
-from tasks.publish import load_stage
-from tasks.report import describe_run, index_run, write_evaluation
-from tasks.resources import ToolRef
-from tasks.track import finish_tracking, start_tracking, track_scores, track_stage
+from tasks.report.artifacts import describe_run, index_run, write_evaluation
+from tasks.running.policies import MODEL_RUNNER
+from tasks.tracking.runs import finish_tracking, start_tracking, track_scores, track_stage
 from toolformer_core.benchmarks.registry import benchmark_digest, load_benchmark
-from toolformer_core.config import (
+from toolformer_core.config.base import ModelConfig
+from toolformer_core.config.finetune import FinetuneConfig
+from toolformer_core.config.pipeline import (
     Arm,
     DecodeConfig,
     EvaluateConfig,
     ExecuteConfig,
-    FinetuneConfig,
     PipelineConfig,
-    Runtime,
 )
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.evaluate import CALLING_ARMS, arm_decoding, takes_part
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.models import ModelRef
-from toolformer_core.settings import ModelConfig
 
 _SECTIONS = ("model", "tools", "execute", "evaluate")  # of the settings, those that matter here
 
@@ -145,5 +145,5 @@ def evaluate_run(
     index = index_run(answered, config, runtime.root)
     links = {"tuned model": models.tuned.path, **describe_run(config, runtime, tracking)}
     report = write_evaluation(index, config, scores, links, runtime.root)
-    finish_tracking(tracking, index, report, runtime)
+    finish_tracking(tracking, report, runtime)
     return scores

@@ -5,12 +5,13 @@ from pathlib import Path
 from prefect import flow
 
 from flows._stage import map_stage
-from tasks._policies import TOOL_RUNNER
 from tasks.execute import close_tools, execute_shard
-from tasks.publish import load_stage
-from tasks.report import report_stage
-from tasks.resources import ToolRef
-from toolformer_core.config import ExecuteConfig, Runtime
+from tasks.loaded_tools import ToolRef
+from tasks.output.manifests import load_stage
+from tasks.report.artifacts import report_stage
+from tasks.running.policies import TOOL_RUNNER
+from toolformer_core.config.pipeline import ExecuteConfig
+from toolformer_core.config.runtime import Runtime
 
 
 @flow(name="execute", flow_run_name="execute", task_runner=TOOL_RUNNER)

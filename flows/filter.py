@@ -5,12 +5,14 @@ from pathlib import Path
 from prefect import flow
 
 from flows._stage import map_stage
-from tasks._policies import MODEL_RUNNER, TOOL_RUNNER
 from tasks.filter import filter_shard, pool_results, score_shard
-from tasks.publish import load_stage
-from tasks.report import report_stage
-from tasks.resources import AnnotatorRef, ToolRef
-from toolformer_core.config import PipelineConfig, ProposerConfig, Runtime
+from tasks.loaded_models import AnnotatorRef
+from tasks.loaded_tools import ToolRef
+from tasks.output.manifests import load_stage
+from tasks.report.artifacts import report_stage
+from tasks.running.policies import MODEL_RUNNER, TOOL_RUNNER
+from toolformer_core.config.pipeline import PipelineConfig, ProposerConfig
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.models import ModelRef
 
 

@@ -1,20 +1,21 @@
 """Finetune: M* from C*."""
 
 from pathlib import Path
-from typing import Any
 
-from prefect import Flow, flow
-from prefect.client.schemas.objects import FlowRun, State
+from prefect import flow
 
+from flows._hooks import close_failed
 from flows.call_rule import choose_calls
-from tasks._policies import MODEL_RUNNER, Location, run_one
 from tasks.finetune import finetune_shards, model_is_intact
-from tasks.model_card import describe_model
+from tasks.output.manifests import load_stage
+from tasks.output.model_card import describe_model
 from tasks.prepare import prepare_model
-from tasks.publish import load_stage
-from tasks.register import register_model
-from tasks.track import close_tracking, fail_tracking, start_tracking, track_finetune
-from toolformer_core.config import FinetuneConfig, PipelineConfig, Runtime
+from tasks.running.policies import MODEL_RUNNER, Location, run_one
+from tasks.tracking.register import register_model
+from tasks.tracking.runs import close_tracking, start_tracking, track_finetune
+from toolformer_core.config.finetune import FinetuneConfig
+from toolformer_core.config.pipeline import PipelineConfig
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.finetune import STAGE_VERSION, FinetuneResult
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.models import ModelRef
@@ -53,11 +54,6 @@ def finetune(
     )
     track_finetune(tracking, tuned, runtime)
     return tuned
-
-
-def close_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Flow hook: a failed or crashed flow run ends its MLflow run too."""
-    fail_tracking(Runtime.model_validate(flow_run.parameters["runtime"]), str(flow_run.id))
 
 
 @flow(name="finetune-run", on_failure=[close_failed], on_crashed=[close_failed])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows._hooks import close_failed
 from flows._stage import Annotated
 from flows.augment import augment
 from flows.call_rule import choose_calls
@@ -18,15 +19,21 @@ from flows.corpus import corpus
 from flows.evaluate import Contestants, control_contestant, evaluate
 from flows.execute import execute
 from flows.filter import filter_scored, score
-from flows.finetune import close_failed, finetune
+from flows.finetune import finetune
 from flows.sample import sample
 from tasks.execute import record_calls
-from tasks.model_card import describe_model
+from tasks.output.manifests import load_stage
+from tasks.output.model_card import describe_model
 from tasks.prepare import prepare_model, prepare_tools
-from tasks.publish import load_stage
-from tasks.register import register_model
-from tasks.report import describe_run, index_run, report_calls, require_yield, write_report
-from tasks.track import (
+from tasks.report.artifacts import (
+    describe_run,
+    index_run,
+    report_calls,
+    require_yield,
+    write_report,
+)
+from tasks.tracking.register import register_model
+from tasks.tracking.runs import (
     finish_tracking,
     start_tracking,
     track_losses,
@@ -34,7 +41,8 @@ from tasks.track import (
     track_stage,
 )
 from toolformer_core.call_rule import with_choice
-from toolformer_core.config import PipelineConfig, Runtime
+from toolformer_core.config.pipeline import PipelineConfig
+from toolformer_core.config.runtime import Runtime
 
 
 @flow(
@@ -52,7 +60,7 @@ def annotate(config: PipelineConfig, runtime: Runtime, *, add: bool = False) -> 
     done = _annotate(config, runtime, tracking, add=add)
     links = describe_run(config, runtime, tracking)
     report = write_report(done.index, config, [], links, runtime.root)
-    finish_tracking(tracking, done.index, report, runtime)
+    finish_tracking(tracking, report, runtime)
     return done.manifests
 
 
@@ -134,5 +142,5 @@ def run_pipeline(config: PipelineConfig, runtime: Runtime) -> list[Path]:
     index = index_run(manifests, config, runtime.root)
     links = describe_run(config, runtime, tracking)
     report = write_report(index, config, scores, links, runtime.root, choice)
-    finish_tracking(tracking, index, report, runtime, choice)
+    finish_tracking(tracking, report, runtime)
     return manifests

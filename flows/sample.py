@@ -5,12 +5,14 @@ from pathlib import Path
 from prefect import flow
 
 from flows._stage import map_stage
-from tasks._policies import MODEL_RUNNER
-from tasks.publish import load_stage
-from tasks.report import report_stage
-from tasks.resources import AnnotatorRef, ToolRef
+from tasks.loaded_models import AnnotatorRef
+from tasks.loaded_tools import ToolRef
+from tasks.output.manifests import load_stage
+from tasks.report.artifacts import report_stage
+from tasks.running.policies import MODEL_RUNNER
 from tasks.sample import sample_shard
-from toolformer_core.config import PipelineConfig, Runtime
+from toolformer_core.config.pipeline import PipelineConfig
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.heuristics import heuristic_digest
 from toolformer_core.models import ModelRef
 

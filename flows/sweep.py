@@ -10,18 +10,19 @@ from typing import Any
 
 from prefect import flow
 
+from flows._hooks import close_failed
 from flows._stage import Annotated
 from flows.evaluate import Contestants
-from flows.finetune import close_failed
 from flows.sweep_work import SweepWork
 from tasks.evaluate import score_shards
-from tasks.publish import load_stage
-from tasks.report import describe_run
+from tasks.output.manifests import load_stage
+from tasks.report.artifacts import describe_run
 from tasks.sweep import CellResult, training_figures, write_summary, write_sweep
-from tasks.track import finish_cell, finish_sweep, start_cell, start_sweep
+from tasks.tracking.runs import finish_cell, finish_tracking, start_cell, start_sweep
 from toolformer_core.call_rule import with_choice
-from toolformer_core.config import PipelineConfig, Runtime
-from toolformer_core.variations import Cell, Variation, cells, needs_training, sweep_name
+from toolformer_core.config.pipeline import PipelineConfig
+from toolformer_core.config.runtime import Runtime
+from toolformer_core.config.variations import Cell, Variation, cells, needs_training, sweep_name
 
 
 @flow(
@@ -44,8 +45,8 @@ def sweep(
     results = [_run_cell(cell, work, tracking, trains=trains) for cell in grid]
     folder = runtime.root / "sweeps" / sweep_name(grid, trains=trains)
     links = describe_run(config, runtime, tracking)
-    index, page = write_sweep(results, variations, config, links, folder)
-    finish_sweep(tracking, index, variations, page, runtime)
+    _, page = write_sweep(results, variations, config, links, folder)
+    finish_tracking(tracking, page, runtime)
     seconds = time.monotonic() - started
     return write_summary(results, work.tallies(), seconds, folder, work.folders)
 

@@ -19,18 +19,14 @@ from flows.execute import execute
 from flows.filter import filter_scored, score
 from flows.finetune import finetune
 from flows.sample import sample
+from tasks.loaded_tools import ToolRef
 from tasks.prepare import prepare_model, prepare_tools
-from tasks.resources import ToolRef
 from tasks.sweep import count_kept, count_parameters
-from tasks.track import track_call_rule
+from tasks.tracking.runs import track_call_rule
 from toolformer_core.call_rule import CallChoice
-from toolformer_core.config import (
-    Arm,
-    ExecuteConfig,
-    FinetuneConfig,
-    PipelineConfig,
-    Runtime,
-)
+from toolformer_core.config.finetune import FinetuneConfig
+from toolformer_core.config.pipeline import Arm, ExecuteConfig, PipelineConfig
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.evaluate import CALLING_ARMS, arm_decoding
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.fingerprint import fingerprint

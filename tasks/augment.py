@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from tasks._policies import Location, effect_task, shard_task
+from tasks.running.policies import Location, effect_task, shard_task
 from toolformer_core.augment import STAGE_VERSION, augment_documents, example_cutoffs
-from toolformer_core.config import AugmentConfig
+from toolformer_core.config.pipeline import AugmentConfig
 from toolformer_core.records import AugmentedDocument, Document, FilterDecision
 from toolformer_core.shards import ShardRef, read_shard, write_shard
 

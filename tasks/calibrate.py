@@ -5,21 +5,19 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from tasks._policies import effect_task
-from tasks.resources import AnnotatorRef, ToolRef, get_annotator, get_caller
-from toolformer_core.calibrate import NotCalibrated, ToolCalibration, calibrate_tool
-from toolformer_core.config import (
-    CorpusConfig,
-    PipelineConfig,
-    Runtime,
-)
+from tasks.loaded_models import AnnotatorRef, get_annotator
+from tasks.loaded_tools import ToolRef, get_caller
+from tasks.running.policies import effect_task
+from toolformer_core.calibration.calibrate import NotCalibrated, ToolCalibration, calibrate_tool
+from toolformer_core.calibration.trials import Annotator
+from toolformer_core.config.pipeline import CorpusConfig, PipelineConfig
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.corpus import read_corpus
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.models import ModelRef
 from toolformer_core.progress import tracked
 from toolformer_core.records import Document, digest
 from toolformer_core.shards import ShardRef, read_shard, write_shard
-from toolformer_core.trials import Annotator
 
 logger = logging.getLogger(__name__)
 

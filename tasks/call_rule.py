@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from tasks._policies import Location, shard_task
-from tasks.resources import get_model
+from tasks.loaded_models import get_model
+from tasks.running.policies import Location, shard_task
 from toolformer_core.call_rule import STAGE_VERSION, CallChoice, choose_call_rule
-from toolformer_core.config import FinetuneConfig
+from toolformer_core.config.finetune import FinetuneConfig
 from toolformer_core.models import ModelRef
 from toolformer_core.records import AugmentedDocument, Document
 from toolformer_core.shards import ShardRef, read_shard
-from toolformer_core.training_data import held_out_plain_texts, plain_texts, split_documents
+from toolformer_core.training.examples import held_out_plain_texts, plain_texts, split_documents
 
 
 @shard_task("call_rule", STAGE_VERSION, tag="gpu")

@@ -1,8 +1,9 @@
 """Corpus: sources in, shards of documents and one of quarantined rows out."""
 
-from tasks._policies import Location, shard_task
-from tasks.publish import read_run
-from toolformer_core.config import CorpusConfig, Runtime
+from tasks.output.record import read_run
+from tasks.running.policies import Location, shard_task
+from toolformer_core.config.pipeline import CorpusConfig
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.corpus import STAGE_VERSION, CorpusShards, write_corpus
 from toolformer_core.errors import ConfigError
 from toolformer_core.shards import ShardRef, is_intact, read_manifest, relocated

@@ -4,17 +4,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tasks._policies import Inputs, Location, effect_task, shard_task
-from tasks.resources import ToolRef, get_caller, get_model
+from tasks.loaded_models import get_model
+from tasks.loaded_tools import ToolRef, get_caller
+from tasks.running.policies import Inputs, Location, effect_task, shard_task
 from toolformer_core.benchmarks.registry import load_benchmark
-from toolformer_core.calling import Caller
-from toolformer_core.config import Arm, DecodeConfig, EvaluateConfig, ExecuteConfig
+from toolformer_core.calling.caller import Caller
+from toolformer_core.calling.wrong_caller import WrongCaller
+from toolformer_core.config.pipeline import Arm, DecodeConfig, EvaluateConfig, ExecuteConfig
+from toolformer_core.controls import pool_of
 from toolformer_core.evaluate import STAGE_VERSION, Contestant, evaluate_items, score_arms
 from toolformer_core.fingerprint import Reference
 from toolformer_core.models import ModelRef
 from toolformer_core.records import EvaluatedItem, Outcome
 from toolformer_core.shards import ShardRef, read_shard, write_shard
-from toolformer_core.wrong_results import WrongCaller, pool_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tasks._policies import Location, effect_task, shard_task
-from tasks.resources import ToolRef, close_callers, get_caller, get_tool
-from toolformer_core.cassette import RecordedCall, write_cassette
-from toolformer_core.config import ExecuteConfig, Runtime
+from tasks.loaded_tools import ToolRef, close_callers, get_caller, get_tool
+from tasks.running.policies import Location, effect_task, shard_task
+from toolformer_core.calling.cassette import RecordedCall, write_cassette
+from toolformer_core.config.pipeline import ExecuteConfig
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.execute import STAGE_VERSION, count_outcomes, execute_calls
 from toolformer_core.records import Document, ExecutedCall, ProposedCall
 from toolformer_core.shards import ShardRef, read_manifest, read_shard, write_shard

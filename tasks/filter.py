@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from tasks._policies import Location, effect_task, shard_task
-from tasks.resources import AnnotatorRef, ToolRef, get_annotator, get_tool
-from toolformer_core.config import ToolScoreConfig
+from tasks.loaded_models import AnnotatorRef, get_annotator
+from tasks.loaded_tools import ToolRef, get_tool
+from tasks.running.policies import Location, effect_task, shard_task
+from toolformer_core.config.pipeline import ToolScoreConfig
 from toolformer_core.filter import STAGE_VERSION, filter_calls, result_pool, score_calls
 from toolformer_core.records import Document, ExecutedCall, FilterDecision, ScoredCall
 from toolformer_core.shards import ShardRef, read_shard, write_shard

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from tasks._policies import Location, shard_task
-from tasks.track import live_metrics
-from toolformer_core.config import FinetuneConfig
+from tasks.running.policies import Location, shard_task
+from tasks.tracking.runs import live_metrics
+from toolformer_core.config.finetune import FinetuneConfig
 from toolformer_core.finetune import STAGE_VERSION, FinetuneResult
+from toolformer_core.finetune_process import FinetuneJob, launch_job, run_job
 from toolformer_core.models import ModelRef, folder_digest
 from toolformer_core.shards import ShardRef
-from toolformer_core.training_process import FinetuneJob, launch_job, run_job
 
 
 @shard_task("finetune", STAGE_VERSION, tag="gpu")

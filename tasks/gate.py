@@ -6,9 +6,9 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from tasks._policies import effect_task
-from tasks.publish import load_stage
-from toolformer_core.gate import GateConfig, GateDecision, decide
+from tasks.output.manifests import load_stage
+from tasks.running.policies import effect_task
+from toolformer_core.evaluation.gate import GateConfig, GateDecision, decide
 from toolformer_core.records import EvaluatedItem
 from toolformer_core.shards import read_shard
 

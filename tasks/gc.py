@@ -16,9 +16,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tasks.index import TABLES
-from tasks.journal import TRACKING, journals
-from tasks.publish import MODEL_FILE, RUN_FILE, made_from, read_json, read_origin, read_run
+from tasks.index.build import TABLES
+from tasks.output.json_file import read_json, read_origin
+from tasks.output.manifests import made_from
+from tasks.output.model_folder import MODEL_FILE
+from tasks.output.record import RUN_FILE, read_run
+from tasks.tracking.journal import TRACKING, journals
 from toolformer_core.errors import ConfigError
 from toolformer_core.shards import read_manifest, stage_path
 

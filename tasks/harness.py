@@ -22,15 +22,16 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from tasks.inference import change_decoding, open_tuned_model
-from toolformer_core.config import DecodeConfig, Runtime
-from toolformer_core.decode import Decoder
-from toolformer_core.decoded import Finished, Generation
+from toolformer_core.config.pipeline import DecodeConfig
+from toolformer_core.config.runtime import Runtime
+from toolformer_core.decoding.decode import Decoder
+from toolformer_core.decoding.events import Finished, Generation
 from toolformer_core.errors import ConfigError
-from toolformer_core.perplexity import Window, rolling_losses, window_losses
 from toolformer_core.progress import progress
 from toolformer_core.readers.rows import iso_day
 from toolformer_core.records import Outcome
 from toolformer_core.tools.base import CallContext
+from toolformer_core.transformers_lm.perplexity import Window, rolling_losses, window_losses
 
 logger = logging.getLogger(__name__)
 

@@ -7,17 +7,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tasks.loaded_models import get_model
+from tasks.loaded_tools import get_caller
+from tasks.output.model_folder import read_model_description
 from tasks.prepare import tool_refs
-from tasks.publish import read_model_description
-from tasks.resources import get_caller, get_model
-from toolformer_core.calling import Caller, ForgivingCaller
-from toolformer_core.config import DecodeConfig, ExecuteConfig, Runtime
-from toolformer_core.config_tools import ToolsConfig
+from toolformer_core.calling.caller import Caller, ForgivingCaller
+from toolformer_core.config.base import ModelConfig
+from toolformer_core.config.decoding import changed_decoding
+from toolformer_core.config.pipeline import DecodeConfig, ExecuteConfig
+from toolformer_core.config.runtime import Runtime
+from toolformer_core.config.tools import ToolsConfig
 from toolformer_core.errors import ConfigError
-from toolformer_core.hf_lm import HFLanguageModel
-from toolformer_core.models import check_device, resolve_model
-from toolformer_core.serving import changed_decoding
-from toolformer_core.settings import ModelConfig
+from toolformer_core.transformers_lm.adapter import HFLanguageModel
+from toolformer_core.transformers_lm.loading import check_device, resolve_model
 
 # Somebody waits for the answer: a tool that is away is not waited for as in annotation.
 _EXECUTE = ExecuteConfig(outage_retries=1)
@@ -34,7 +36,7 @@ class TunedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What a model's folder says of it; `tuned` has the dtype of its base, see publish.py."""
+    """What a model's folder says of it; `tuned` has the dtype of its base, see model_folder.py."""
 
     tuned: ModelConfig
     base: ModelConfig

@@ -17,9 +17,9 @@ from typing import Any
 import pandas as pd
 
 from tasks.inference import TunedModel, change_decoding, open_tuned_model
-from toolformer_core.config import Runtime
-from toolformer_core.decode import Decoder
-from toolformer_core.decoded import Generation
+from toolformer_core.config.runtime import Runtime
+from toolformer_core.decoding.decode import Decoder
+from toolformer_core.decoding.events import Generation
 from toolformer_core.tools.base import NO_DOCUMENT
 
 PARAMS = {

@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks._policies import effect_task
-from tasks.locks import LOCKS, file_lock
-from tasks.resources import ToolRef, ToolSource, open_tool, recorded_tool, tool_digest
-from toolformer_core.config import CorpusConfig, Runtime
-from toolformer_core.config_tools import ToolsConfig, WikiSearchConfig
+from tasks.loaded_tools import ToolRef, ToolSource, open_tool, recorded_tool, tool_digest
+from tasks.running.locks import LOCKS, file_lock
+from tasks.running.policies import effect_task
+from toolformer_core.config.base import ModelConfig
+from toolformer_core.config.pipeline import CorpusConfig
+from toolformer_core.config.runtime import Runtime
+from toolformer_core.config.tools import ToolsConfig, WikiSearchConfig
 from toolformer_core.corpus import STAGE_VERSION, corpus_digest, read_corpus
 from toolformer_core.fingerprint import fingerprint
-from toolformer_core.models import ModelRef, resolve_model, settled
+from toolformer_core.models import ModelRef
 from toolformer_core.records import Document
-from toolformer_core.settings import ModelConfig
 from toolformer_core.tools.registry import SEARCHING_TOOLS
 from toolformer_core.tools.search_index import INDEX_FORMAT, Passage, build_index, passage_of
+from toolformer_core.transformers_lm.loading import resolve_model, settled
 
 _PASSAGE_CHARS = 600
 

@@ -2,9 +2,10 @@
 
 from collections import Counter
 
-from tasks._policies import Location, shard_task
-from tasks.resources import AnnotatorRef, ToolRef, get_annotator, get_tool
-from toolformer_core.config import TokenWeights, ToolSampleConfig
+from tasks.loaded_models import AnnotatorRef, get_annotator
+from tasks.loaded_tools import ToolRef, get_tool
+from tasks.running.policies import Location, shard_task
+from toolformer_core.config.pipeline import TokenWeights, ToolSampleConfig
 from toolformer_core.records import Document, ProposedCall
 from toolformer_core.sample import STAGE_VERSION, sample_calls
 from toolformer_core.shards import ShardRef, read_shard, write_shard

@@ -11,20 +11,22 @@ import pyarrow as pa
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from safetensors import safe_open
 
-from tasks._policies import effect_task
-from tasks.index import build_sweep_index
-from tasks.publish import write_whole
-from tasks.report import INDEX, PAGE
-from tasks.sweep_page import SETTINGS, render_sweep
-from toolformer_core.config import PipelineConfig
+from tasks.index.build import build_sweep_index
+from tasks.output.json_file import write_whole
+from tasks.report.artifacts import INDEX, PAGE
+from tasks.report.figure_style import save_pictures
+from tasks.report.sweep_figures import sweep_figures
+from tasks.report.sweep_page import SETTINGS, render_sweep
+from tasks.running.policies import effect_task
+from toolformer_core.config.pipeline import PipelineConfig
+from toolformer_core.config.variations import Cell, Variation
 from toolformer_core.evaluate import ArmScore
 from toolformer_core.filter import filter_calls
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.models import ModelRef
-from toolformer_core.overrides import dump_yaml
 from toolformer_core.records import ScoredCall
 from toolformer_core.shards import ShardRef, arrow_schema, read_manifest, read_shard
-from toolformer_core.variations import Cell, Variation
+from toolformer_core.yaml_text import dump_yaml
 
 Figures = Mapping[str, Any]  # Any: text and numbers
 
@@ -148,7 +150,9 @@ def write_sweep(
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / SETTINGS, dump_yaml(config.model_dump(mode="json")))
     build_sweep_index(sweep_tables(results), list(shards.values()), index)
-    write_whole(page, render_sweep(index, variations, config, links))
+    drawn = sweep_figures(index, variations)
+    save_pictures(drawn, folder)
+    write_whole(page, render_sweep(index, variations, config, links, drawn))
     create_link_artifact(link=page.absolute().as_uri(), key="sweep", link_text="HTML report")
     rows = [{**result.cell.values, "kept": result.num_kept} for result in results]
     create_table_artifact(table=rows, key="cells", description="Calls kept in each cell")

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from tasks.evaluate import score_shards
-from tasks.evaluation_page import render_evaluation
-from tasks.index import query
-from tasks.page import render_page
-from tasks.publish import read_json, read_run, write_whole
-from tasks.report import PAGE, index_of, place_index
+from tasks.index.query import query
+from tasks.output.json_file import read_json, write_whole
+from tasks.output.record import read_run
+from tasks.report.artifacts import PAGE, index_of, place_index
+from tasks.report.evaluation_page import render_evaluation
+from tasks.report.page import render_page
 from toolformer_core.call_rule import with_choice
 from toolformer_core.errors import ConfigError
 from toolformer_core.fingerprint import fingerprint

@@ -5,13 +5,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.publish import MODEL_FILE, made_from, read_json, read_origin, read_run
-from tasks.register import registration
-from toolformer_core.config import DecodeConfig, Runtime
+from tasks.output.json_file import read_json, read_origin
+from tasks.output.manifests import made_from
+from tasks.output.model_folder import MODEL_FILE
+from tasks.output.record import read_run
+from tasks.tracking.register import registration
+from toolformer_core.config.pipeline import DecodeConfig
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.errors import ConfigError
-from toolformer_core.model_card import public_name
 from toolformer_core.models import ModelRef, folder_digest
 from toolformer_core.notation import ParsedCall
+from toolformer_core.provenance.model_card import public_name
+from toolformer_core.provenance.trace import (
+    Records,
+    TrainingCall,
+    licence_of,
+    nearest_calls,
+    training_calls,
+)
 from toolformer_core.records import (
     AugmentedDocument,
     Document,
@@ -21,13 +32,6 @@ from toolformer_core.records import (
     ScoredCall,
 )
 from toolformer_core.shards import read_manifest, read_shard
-from toolformer_core.trace import (
-    Records,
-    TrainingCall,
-    licence_of,
-    nearest_calls,
-    training_calls,
-)
 
 Facts = dict[str, Any]  # Any: anything JSON can hold
 Record = TypeVar("Record")

@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from flows import settings
+from flows.starting import environment as settings
 
 _HOME = Path(tempfile.mkdtemp(prefix="toolformer-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
@@ -72,8 +72,8 @@ def annotating_llama_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def smollm2_folder():
     """The demo's model, converted."""
-    from toolformer_core.models import resolve_model
-    from toolformer_core.settings import ModelConfig
+    from toolformer_core.config.base import ModelConfig
+    from toolformer_core.transformers_lm.loading import resolve_model
 
     return resolve_model(ModelConfig(), _HOME, "cpu").path
 

@@ -8,7 +8,7 @@ paper does not say. Ties go to the smaller candidate_id.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from toolformer_core.config import AugmentConfig
+from toolformer_core.config.pipeline import AugmentConfig
 from toolformer_core.notation import insertion, render_call_with_result
 from toolformer_core.records import AugmentedDocument, CallSpan, Document, FilterDecision
 

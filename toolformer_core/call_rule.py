@@ -19,19 +19,21 @@ is counted beside it. No benchmark is looked at.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
 
-from toolformer_core.config import DecodeConfig, PipelineConfig
-from toolformer_core.decode_choice import is_call_start
-from toolformer_core.hf_lm import HFLanguageModel, NextToken
+from toolformer_core.config.pipeline import DecodeConfig, PipelineConfig
+from toolformer_core.decoding.start_rule import is_call_start
+from toolformer_core.evaluation.reliability import share_interval
 from toolformer_core.lm import TokenizedText
 from toolformer_core.records import AugmentedDocument, Document
-from toolformer_core.reliability import share_interval
 from toolformer_core.sample import insertion_places
 from toolformer_core.tools.calculator import Calculator
-from toolformer_core.training_data import call_place
+from toolformer_core.training.places import call_place
+
+if TYPE_CHECKING:
+    from toolformer_core.transformers_lm.adapter import HFLanguageModel, NextToken
 
 STAGE_VERSION = 1
 
@@ -130,7 +132,7 @@ def with_choice(config: PipelineConfig, choice: CallChoice | None) -> PipelineCo
 
 
 def choose_call_rule(
-    dev: Sequence[AugmentedDocument], plain: Sequence[AugmentedDocument], lm: HFLanguageModel
+    dev: Sequence[AugmentedDocument], plain: Sequence[AugmentedDocument], lm: "HFLanguageModel"
 ) -> CallChoice:
     """The rule of the best F1 on texts of C* that were not trained on.
 
@@ -194,7 +196,7 @@ def count_starts(
     )
 
 
-def read_places(documents: Sequence[AugmentedDocument], lm: HFLanguageModel) -> list[Place]:
+def read_places(documents: Sequence[AugmentedDocument], lm: "HFLanguageModel") -> list[Place]:
     """Every place of the texts where a call may start; of a text what the model's context takes."""
     texts = [_Text(document, lm) for document in documents]
     found = lm.next_tokens([(text.token_ids, text.asked) for text in texts])
@@ -207,7 +209,7 @@ class _Text:
     A place, and all else here, is the index of the token behind which something is predicted.
     """
 
-    def __init__(self, document: AugmentedDocument, lm: HFLanguageModel) -> None:
+    def __init__(self, document: AugmentedDocument, lm: "HFLanguageModel") -> None:
         tokens = lm.tokenize(document.augmented_text)
         self.token_ids = [lm.document_start_id, *tokens.token_ids][: lm.context_tokens]
         calls = [call_place(tokens, call) for call in document.calls]
@@ -221,7 +223,7 @@ class _Text:
         """Where it matters what M would write."""
         return sorted({*self._places, *(j for call in self._calls.values() for j in call)})
 
-    def read(self, found: dict[int, NextToken]) -> Iterator[Place]:
+    def read(self, found: "dict[int, NextToken]") -> Iterator[Place]:
         """The places with what M has there."""
         for k in self._places:
             call = self._calls.get(k)

@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolformer_core.config import CorpusConfig
+from toolformer_core.config.pipeline import CorpusConfig
 from toolformer_core.errors import ConfigError, CorpusError, NoFileMatchesError
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.readers.passages import cut_passages

@@ -18,17 +18,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolformer_core.benchmarks.base import Benchmark, BenchmarkItem, Kind
-from toolformer_core.calling import Caller
-from toolformer_core.config import Arm, DecodeConfig
-from toolformer_core.decode import Decoder
-from toolformer_core.decoded import Generation
+from toolformer_core.calling.caller import Caller
+from toolformer_core.config.pipeline import Arm, DecodeConfig
+from toolformer_core.decoding.decode import Decoder
+from toolformer_core.decoding.events import Generation
 from toolformer_core.errors import ConfigError
-from toolformer_core.few_shot import few_shot_prefix
-from toolformer_core.hf_lm import HFLanguageModel
-from toolformer_core.intervals import Array, bootstrap_interval, mcnemar, weighted_mean
-from toolformer_core.perplexity import rolling_losses
+from toolformer_core.evaluation.few_shot import few_shot_prefix
+from toolformer_core.evaluation.intervals import Array, bootstrap_interval, mcnemar, weighted_mean
 from toolformer_core.records import EvaluatedCall, EvaluatedItem
 from toolformer_core.tools.base import CallContext
+from toolformer_core.transformers_lm.adapter import HFLanguageModel
+from toolformer_core.transformers_lm.perplexity import rolling_losses
 
 STAGE_VERSION = 5
 

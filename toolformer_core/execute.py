@@ -1,12 +1,12 @@
 """Step 2, executing API calls (paper, section 2, "Executing API Calls").
 
-Every proposed call gets an outcome. How a call is made, and what an outage is: calling.py.
+Every proposed call gets an outcome. How a call is made, and what an outage is: calling/caller.py.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from toolformer_core.calling import CallAnswer, Caller
+from toolformer_core.calling.caller import CallAnswer, Caller
 from toolformer_core.errors import DataError
 from toolformer_core.records import Document, ExecutedCall, Outcome, ProposedCall
 from toolformer_core.tools.base import CallContext, context_of

@@ -18,7 +18,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolformer_core.config import Control, ToolScoreConfig
+from toolformer_core.config.pipeline import Control, ToolScoreConfig
+from toolformer_core.controls import pool_of, shuffled_result, wrong_result
 from toolformer_core.lm import LanguageModel, LossRequest, TokenizedText
 from toolformer_core.losses import loss_reduction, weighted_loss
 from toolformer_core.notation import insertion, render_call_with_result
@@ -31,7 +32,6 @@ from toolformer_core.records import (
     ScoredCall,
 )
 from toolformer_core.tools.base import Tool
-from toolformer_core.wrong_results import pool_of, shuffled_result, wrong_result
 
 STAGE_VERSION = 3
 

@@ -2,8 +2,8 @@
 
 A plain language modelling loss over the augmented texts. With `train_on_results` False the tokens
 a tool wrote are left out of the loss, so that the model is not taught to invent results.
-transformers' Trainer runs the steps; the data and their order are in training_data.py, the loss in
-training_loss.py. It may be one of several processes that accelerate has started: the batch is then
+transformers' Trainer runs the steps; the data and their order are in examples.py, the loss in
+loss.py. It may be one of several processes that accelerate has started: the batch is then
 shared among them, and the loss is the mean over the tokens of all.
 
 Weights and optimiser are float32; products have the dtype taken for the base model, and with LoRA
@@ -29,13 +29,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from toolformer_core.arithmetic import warn_if_emulated
-from toolformer_core.config import FinetuneConfig
+from toolformer_core.config.finetune import FinetuneConfig
 from toolformer_core.errors import ConfigError, CorpusError
-from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.models import ModelRef, folder_digest
 from toolformer_core.records import AugmentedDocument
-from toolformer_core.training_data import (
+from toolformer_core.training.examples import (
     TrainingExample,
     TrainingRows,
     collate,
@@ -43,8 +41,8 @@ from toolformer_core.training_data import (
     training_example,
     training_rows,
 )
-from toolformer_core.training_loss import give_own_loss, has_plain_head, keeps_packed_texts_apart
-from toolformer_core.training_steps import (
+from toolformer_core.training.loss import give_own_loss, has_plain_head, keeps_packed_texts_apart
+from toolformer_core.training.steps import (
     COMPLETE,
     DevTexts,
     Report,
@@ -52,6 +50,8 @@ from toolformer_core.training_steps import (
     is_exhausted,
     ranks_higher,
 )
+from toolformer_core.transformers_lm.adapter import HFLanguageModel
+from toolformer_core.transformers_lm.arithmetic import warn_if_emulated
 
 STAGE_VERSION = 5
 _SHORT_ROW = 256
@@ -68,7 +68,7 @@ class FinetuneResult:
     """The tuned model, the step of its checkpoint, and the curves.
 
     Curves: train_loss, dev_loss and dev_plain_loss in nats per token, dev_plain_loss on the same
-    held-out texts without their calls; call_recall, call_exact (see training_steps.py).
+    held-out texts without their calls; call_recall, call_exact (see steps.py).
     """
 
     model: ModelRef
@@ -212,7 +212,7 @@ def _loaded(base: ModelRef, config: FinetuneConfig, device: str) -> HFLanguageMo
     warn_if_emulated(base.dtype, device)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # our bar is enough
     is_short = config.max_sequence_tokens <= _SHORT_ROW
-    load: Callable[..., Any] = AutoModelForCausalLM.from_pretrained  # Any: as in hf_model.py
+    load: Callable[..., Any] = AutoModelForCausalLM.from_pretrained  # Any: as in model.py
     model = load(
         base.path,
         dtype=getattr(torch, base.dtype) if config.lora_rank else torch.float32,
@@ -252,7 +252,7 @@ def _trainer(
 
 def _trainable(
     lm: HFLanguageModel, config: FinetuneConfig, *, is_main: bool
-) -> Any:  # Any: as in hf_model.py
+) -> Any:  # Any: as in model.py
     """The model with its own loss, and with LoRA weights if asked for."""
     model = lm.model
     ids_BT = torch.tensor([[lm.document_start_id, *lm.encode("In the morning it is cold.")]])
@@ -325,7 +325,7 @@ def _dev_texts(
 def _save(checkpoint: Path, base: ModelRef, config: FinetuneConfig, output: Path) -> None:
     """The checkpoint's model in the base model's dtype, LoRA merged in float32."""
     dtype = getattr(torch, base.dtype)
-    load: Callable[..., Any] = AutoModelForCausalLM.from_pretrained  # Any: as in hf_model.py
+    load: Callable[..., Any] = AutoModelForCausalLM.from_pretrained  # Any: as in model.py
     if config.lora_rank:
         with _quiet_peft():
             tuned = PeftModel.from_pretrained(load(base.path, dtype=torch.float32), checkpoint)

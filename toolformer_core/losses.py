@@ -12,7 +12,7 @@ weighted mean and thresholds keep their meaning.
 import math
 from collections.abc import Sequence
 
-from toolformer_core.config import TokenWeights
+from toolformer_core.config.pipeline import TokenWeights
 
 
 def loss_weights(

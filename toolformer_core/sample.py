@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolformer_core.config import TokenWeights, ToolSampleConfig
+from toolformer_core.config.pipeline import TokenWeights, ToolSampleConfig
 from toolformer_core.errors import ConfigError, NotationError
 from toolformer_core.heuristics import document_rule
 from toolformer_core.lm import (

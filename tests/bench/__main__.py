@@ -35,7 +35,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from flows import settings
+from flows.starting import environment as settings
 from tests.bench import (
     decode,
     faults,
@@ -50,22 +50,22 @@ from tests.bench import (
     translation,
 )
 from tests.bench.baselines import Found, TokenCounter, annotate
-from toolformer_core.arithmetic import taken_dtype
-from toolformer_core.calling import ToolCaller
-from toolformer_core.config import CorpusConfig, ExecuteConfig, SampleConfig, ScoreConfig
-from toolformer_core.config_tools import WIKIPEDIA_SAMPLE
+from toolformer_core.calling.caller import ToolCaller
+from toolformer_core.config.base import ModelConfig
+from toolformer_core.config.pipeline import CorpusConfig, ExecuteConfig, SampleConfig, ScoreConfig
+from toolformer_core.config.tools import WIKIPEDIA_SAMPLE
 from toolformer_core.corpus import read_corpus
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import score_calls
-from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.lm import LossRequest
 from toolformer_core.losses import weighted_loss
-from toolformer_core.models import load_model, resolve_model
 from toolformer_core.records import Document, ExecutedCall, Outcome, ScoredCall
 from toolformer_core.sample import sample_calls
-from toolformer_core.settings import ModelConfig
 from toolformer_core.tools.base import context_of
 from toolformer_core.tools.calculator import Calculator
+from toolformer_core.transformers_lm.adapter import HFLanguageModel
+from toolformer_core.transformers_lm.arithmetic import taken_dtype
+from toolformer_core.transformers_lm.loading import load_model, resolve_model
 
 Figures = dict[str, Any]  # Any: numbers, and lists of calls
 

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from toolformer_core.calling import run_call
-from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig
-from toolformer_core.hf_draw import draw
-from toolformer_core.hf_lm import HFLanguageModel
+from toolformer_core.calling.caller import run_call
+from toolformer_core.config.pipeline import ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.lm import SamplingSettings
 from toolformer_core.losses import loss_reduction, weighted_loss
 from toolformer_core.notation import END, render_call_with_result
 from toolformer_core.records import Document, Outcome, digest
 from toolformer_core.sample import annotation_prompt, choose_positions, insertion_places
 from toolformer_core.tools.base import Tool, context_of
+from toolformer_core.transformers_lm.adapter import HFLanguageModel
+from toolformer_core.transformers_lm.drawing import draw
 
 Call = tuple[str, int, str]
 """Document, token index and argument of a call."""

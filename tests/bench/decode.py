@@ -22,19 +22,19 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
-from flows import settings
-from toolformer_core.calling import CallAnswer, ToolCaller
-from toolformer_core.config import DecodeConfig, ExecuteConfig
-from toolformer_core.decode import Decoding
-from toolformer_core.decoded import DecodeRequest, Finished
+from flows.starting import environment as settings
+from toolformer_core.calling.caller import CallAnswer, ToolCaller
+from toolformer_core.config.base import ModelConfig
+from toolformer_core.config.pipeline import DecodeConfig, ExecuteConfig
+from toolformer_core.decoding.decode import Decoding
+from toolformer_core.decoding.events import DecodeRequest, Finished
 from toolformer_core.errors import NotationError
-from toolformer_core.hf_lm import HFLanguageModel
-from toolformer_core.models import load_model, resolve_model
 from toolformer_core.notation import parse_call
 from toolformer_core.records import Outcome
-from toolformer_core.settings import ModelConfig
 from toolformer_core.tools.base import NO_DOCUMENT
 from toolformer_core.tools.calculator import Calculator
+from toolformer_core.transformers_lm.adapter import HFLanguageModel
+from toolformer_core.transformers_lm.loading import load_model, resolve_model
 
 Figures = dict[str, Any]
 

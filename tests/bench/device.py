@@ -28,28 +28,26 @@ from typing import Any
 import torch
 import transformers
 
-from toolformer_core.arithmetic import taken_dtype
 from toolformer_core.benchmarks.base import Benchmark, BenchmarkItem
-from toolformer_core.calibrate import is_kept
-from toolformer_core.calling import CallAnswer, Caller, ToolCaller
-from toolformer_core.config import (
-    DecodeConfig,
-    ExecuteConfig,
-    FinetuneConfig,
-)
-from toolformer_core.decode import Decoder
+from toolformer_core.calibration.calibrate import is_kept
+from toolformer_core.calibration.trials import Annotator, Tried
+from toolformer_core.calling.caller import CallAnswer, Caller, ToolCaller
+from toolformer_core.config.finetune import FinetuneConfig
+from toolformer_core.config.pipeline import DecodeConfig, ExecuteConfig
+from toolformer_core.config.presets import demo
+from toolformer_core.decoding.decode import Decoder
 from toolformer_core.evaluate import Contestant, arm_decoding, evaluate_items
 from toolformer_core.finetune import finetune_model
-from toolformer_core.hf_lm import HFLanguageModel
 from toolformer_core.lm import LossRequest
-from toolformer_core.models import ModelRef, folder_digest, load_model
-from toolformer_core.presets import demo
+from toolformer_core.models import ModelRef, folder_digest
 from toolformer_core.records import AugmentedDocument, Document, digest
 from toolformer_core.tools.base import NO_DOCUMENT, Tool
 from toolformer_core.tools.calculator import Calculator
 from toolformer_core.tools.calendar import Calendar
-from toolformer_core.training_data import training_example
-from toolformer_core.trials import Annotator, Tried
+from toolformer_core.training.examples import training_example
+from toolformer_core.transformers_lm.adapter import HFLanguageModel
+from toolformer_core.transformers_lm.arithmetic import taken_dtype
+from toolformer_core.transformers_lm.loading import load_model
 
 Figures = dict[str, Any]  # Any: numbers, and figures of figures
 

@@ -130,7 +130,7 @@ def annotate(arguments: argparse.Namespace, tool: Figures, folder: Path, **env: 
         "execute.max_memory_mb": 400,
         "execute.outage_retries": 3,
     }
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "annotate"]
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "annotate"]
     command += ["--corpus", arguments.corpus, "--out", str(folder / "run")]
     for name, value in settings.items():
         command += ["--set", f"{name}={json.dumps(value)}"]
@@ -152,7 +152,7 @@ def annotate(arguments: argparse.Namespace, tool: Figures, folder: Path, **env: 
 
 def counted(root: Path) -> tuple[str, Figures]:
     """Calls = kept + dropped as the funnel has them, and the number of calls by outcome."""
-    from tasks.index import funnel, query
+    from tasks.index.query import funnel, query
 
     row = funnel(root / "calls.duckdb")["note"]
     total = row["kept"] + sum(row["dropped"].values())

@@ -35,14 +35,15 @@ from transformers import (
     TrainingArguments,
 )
 
-from flows import settings
-from toolformer_core.config import CorpusConfig, FinetuneConfig
-from toolformer_core.config_tools import WIKIPEDIA_SAMPLE
+from flows.starting import environment as settings
+from toolformer_core.config.base import ModelConfig
+from toolformer_core.config.finetune import FinetuneConfig
+from toolformer_core.config.pipeline import CorpusConfig
+from toolformer_core.config.tools import WIKIPEDIA_SAMPLE
 from toolformer_core.corpus import read_corpus
 from toolformer_core.finetune import finetune_model
-from toolformer_core.models import resolve_model
 from toolformer_core.records import AugmentedDocument, Document
-from toolformer_core.settings import ModelConfig
+from toolformer_core.transformers_lm.loading import resolve_model
 
 Figures = dict[str, Any]
 TOKENS, BATCH = 200, 16

@@ -24,8 +24,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from tasks import index
-from toolformer_core.presets import demo
+from tasks.index import query
+from tasks.index.build import build_index
+from toolformer_core.config.presets import demo
 from toolformer_core.records import (
     Document,
     ExecutedCall,
@@ -220,12 +221,12 @@ def stage_tables(
 
 def build(stages: Sequence[StageRef], path: Path) -> None:
     """Make the index."""
-    index.build_index(stages, demo(), path)
+    build_index(stages, demo(), path)
 
 
 def ask(path: Path, sql: str) -> None:
     """Read the answer to a query."""
-    index.select(path, sql)
+    query.select(path, sql)
 
 
 def measured(work: Callable[..., None], repeats: int, arguments: Sequence[Any]) -> Figures:

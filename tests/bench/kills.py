@@ -230,7 +230,7 @@ def row(root: Path, before: Shards, stage: str, seconds: float, note: str) -> Fi
 @contextlib.contextmanager
 def annotate(root: Path, home: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """`toolformer annotate`, by default with a shared folder of its own; it logs to ROOT.log."""
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "annotate"]
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "annotate"]
     command += ["--config", str(root.parents[1] / "settings.yaml"), "--out", str(root)]
     environment = os.environ | {"TOOLFORMER_HOME": str(home or root.with_name(f"{root.name}.home"))}
     with (
@@ -347,7 +347,7 @@ def stage_of(root: Path) -> str:
 
 def stages(root: Path) -> list[StageRef]:
     """The stages of the finished run."""
-    from tasks.publish import read_run
+    from tasks.output.record import read_run
 
     return [read_manifest(manifest) for manifest in read_run(root).manifests]
 

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows import settings
+from flows.starting import environment as settings
 from tests.support.prefect_service import serving
 
 THREADS = 8
@@ -79,7 +79,7 @@ def one(root: Path, num_shards: int, seconds: float) -> Figures:
     """The stage, measured in this process."""
     settings.apply_defaults()
     from tests.support.sleeping import timed_sleep
-    from toolformer_core.config import Runtime
+    from toolformer_core.config.runtime import Runtime
     from toolformer_core.shards import read_manifest
 
     runtime = Runtime(root=root, home=settings.home().absolute())

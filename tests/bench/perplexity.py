@@ -20,14 +20,14 @@ from lm_eval.models.huggingface import HFLM
 from rich.console import Console
 from rich.table import Table
 
-from flows import settings
+from flows.starting import environment as settings
 from toolformer_core.benchmarks.base import Benchmark
 from toolformer_core.benchmarks.registry import load_benchmark
-from toolformer_core.config import DecodeConfig
+from toolformer_core.config.base import ModelConfig
+from toolformer_core.config.pipeline import DecodeConfig
 from toolformer_core.evaluate import Contestant, evaluate_items, score_arms
-from toolformer_core.hf_lm import HFLanguageModel
-from toolformer_core.models import load_model, resolve_model
-from toolformer_core.settings import ModelConfig
+from toolformer_core.transformers_lm.adapter import HFLanguageModel
+from toolformer_core.transformers_lm.loading import load_model, resolve_model
 
 Figures = dict[str, Any]
 

@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> Figures:
 
 def annotated(runner: str, root: Path, arguments: argparse.Namespace) -> Figures:
     """One annotation, and its C*."""
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "annotate"]
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "annotate"]
     command += ["--tools", "Calculator,Calendar", "--out", str(root), "--runner", runner]
     command += ["--corpus", arguments.corpus] if arguments.corpus else []
     command += ["--set", f"corpus.max_documents={arguments.documents}"]

@@ -33,7 +33,7 @@ from rank_bm25 import BM25Okapi
 from rich.console import Console
 from rich.table import Table
 
-from toolformer_core.config import CorpusConfig
+from toolformer_core.config.pipeline import CorpusConfig
 from toolformer_core.corpus import read_corpus
 from toolformer_core.records import Document
 from toolformer_core.tools.base import NO_DOCUMENT

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from sacrebleu import corpus_bleu, corpus_chrf
 
-from toolformer_core.calling import BATCH_SIZE
-from toolformer_core.config_tools import MTConfig
+from toolformer_core.calling.caller import BATCH_SIZE
+from toolformer_core.config.tools import MTConfig
 from toolformer_core.tools.base import NO_DOCUMENT
 from toolformer_core.tools.language_id import detect_language
 from toolformer_core.tools.machine_translation import MT

@@ -10,14 +10,15 @@ from tests.support.builders import document
 from tests.support.reference import reference_weights
 from tests.support.reference_annotator import Reverser
 from toolformer_core.augment import augment_documents, strip_calls
-from toolformer_core.calling import ToolCaller
-from toolformer_core.config import AugmentConfig, ExecuteConfig, SampleConfig, ScoreConfig
+from toolformer_core.calling.caller import ToolCaller
+from toolformer_core.config.pipeline import AugmentConfig, ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import filter_calls, score_calls
-from toolformer_core.hf_probe import Way
-from toolformer_core.models import ModelRef, load_model
+from toolformer_core.models import ModelRef
 from toolformer_core.records import DropReason
 from toolformer_core.sample import sample_calls
+from toolformer_core.transformers_lm.loading import load_model
+from toolformer_core.transformers_lm.probe import Way
 
 EDGES = {
     "empty": "",

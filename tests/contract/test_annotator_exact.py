@@ -13,15 +13,16 @@ import pytest
 from tests.support import tiny_model
 from tests.support.builders import document
 from tests.support.reference_annotator import ReferenceAnnotator, Reverser
-from toolformer_core.calling import ToolCaller
-from toolformer_core.config import ExecuteConfig, SampleConfig, ScoreConfig
+from toolformer_core.calling.caller import ToolCaller
+from toolformer_core.config.pipeline import ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import filter_calls, score_calls
-from toolformer_core.hf_lm import HFLanguageModel
-from toolformer_core.hf_probe import Way
-from toolformer_core.models import ModelRef, load_model
+from toolformer_core.models import ModelRef
 from toolformer_core.sample import sample_calls
 from toolformer_core.tools.calculator import Calculator
+from toolformer_core.transformers_lm.adapter import HFLanguageModel
+from toolformer_core.transformers_lm.loading import load_model
+from toolformer_core.transformers_lm.probe import Way
 
 TOLERANCE = 2e-4
 TEXTS = (

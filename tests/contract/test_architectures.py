@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.support.tiny_model import tiny_tokenizer
-from tests.unit.test_hf_lm import (
+from tests.unit.transformers_lm.test_adapter import (
     GREEDY,
     TEXTS,
     as_pairs,
@@ -23,8 +23,8 @@ from tests.unit.test_hf_lm import (
     reference_logits,
     reference_losses,
 )
-from toolformer_core.hf_lm import HFLanguageModel
-from toolformer_core.hf_probe import Way
+from toolformer_core.transformers_lm.adapter import HFLanguageModel
+from toolformer_core.transformers_lm.probe import Way
 
 GROUPED = {"intermediate_size": 64, "num_key_value_heads": 2}
 ARCHITECTURES = {
@@ -71,7 +71,7 @@ def case(request):
 def test_way_is_found_and_a_slow_one_is_warned_of(case, caplog):
     way, lm = case
     other = HFLanguageModel(lm.model, lm.tokenizer)
-    with caplog.at_level(logging.WARNING, logger="toolformer_core.hf_probe"):
+    with caplog.at_level(logging.WARNING, logger="toolformer_core.transformers_lm.probe"):
         assert other.way is way
     warned = [r for r in caplog.records if "decoded as a copy" in r.getMessage()]
     assert len(warned) == (way in (Way.COPIED, Way.WHOLE))

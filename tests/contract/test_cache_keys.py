@@ -15,7 +15,10 @@ from prefect import Task, flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 import tasks
-from tasks._policies import (
+from tasks.evaluate import ContestantRef, Part
+from tasks.loaded_models import AnnotatorRef
+from tasks.loaded_tools import ToolRef
+from tasks.running.policies import (
     ContentKey,
     Location,
     is_transient,
@@ -23,22 +26,20 @@ from tasks._policies import (
     run_shards,
     shard_task,
 )
-from tasks.evaluate import ContestantRef, Part
-from tasks.resources import AnnotatorRef, ToolRef
 from tests.support.builders import document
 from tests.support.progress_lines import listen
 from toolformer_core.call_rule import CallChoice
-from toolformer_core.config import (
+from toolformer_core.config.finetune import FinetuneConfig
+from toolformer_core.config.pipeline import (
     AugmentConfig,
     CorpusConfig,
     DecodeConfig,
     ExecuteConfig,
-    FinetuneConfig,
     ProposerConfig,
-    Runtime,
     SampleConfig,
     ScoreConfig,
 )
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.corpus import CorpusShards
 from toolformer_core.errors import ConfigError, DataError, TransientStorageError, TransientToolError
 from toolformer_core.finetune import FinetuneResult

@@ -5,6 +5,7 @@ rule that cannot fail is no rule.
 """
 
 import ast
+import functools
 import subprocess
 import sys
 import textwrap
@@ -16,37 +17,22 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("toolformer_core", "tasks", "flows", "deployments")
-STAGES = ("corpus", "sample", "execute", "filter", "augment", "finetune", "evaluate", "decode")
-STAGE_MODULES = {f"toolformer_core.{stage}" for stage in STAGES}
-MAY_USE_STAGE = {
-    ("toolformer_core/evaluate.py", "toolformer_core.decode"),
-    ("toolformer_core/decode.py", "toolformer_core.execute"),
+STAGES = ("corpus", "sample", "execute", "filter", "augment", "finetune", "evaluate")
+STAGE_MODULES = {f"toolformer_core.{stage}" for stage in STAGES} | {
+    "toolformer_core.decoding.decode"
 }
-TORCH_MODULES = (
-    "arithmetic",
-    "call_starts",
-    "hf_attention",
-    "hf_branches",
-    "hf_draw",
-    "hf_lm",
-    "hf_model",
-    "hf_reading",
-    "hf_translation",
-    "hf_tree",
-    "hf_packing",
-    "hf_probe",
-    "hf_rows",
-    "models",
-    "decode",
-    "decode_choice",
-    "finetune",
-    "perplexity",
-    "training_data",
-    "training_loss",
-    "training_process",
-    "training_steps",
+MAY_USE_STAGE = {
+    ("toolformer_core/evaluate.py", "toolformer_core.decoding.decode"),
+    ("toolformer_core/decoding/decode.py", "toolformer_core.execute"),
+}
+TORCH_FILES = (
+    "toolformer_core/transformers_lm/",
+    "toolformer_core/decoding/",
+    "toolformer_core/training/",
+    "toolformer_core/finetune.py",
+    "toolformer_core/finetune_process.py",
+    "toolformer_core/tools/seq2seq.py",
 )
-TORCH_FILES = tuple(f"toolformer_core/{name}.py" for name in TORCH_MODULES)
 
 
 class Rule(NamedTuple):
@@ -62,9 +48,9 @@ RULES = (
     Rule("tasks/", ("flows", "deployments")),
     Rule("flows/", ("mlflow", "duckdb", "torch", "transformers", "deployments")),
     Rule("deployments/", ("toolformer_core", "tasks", "mlflow", "duckdb", "torch", "transformers")),
-    Rule("", ("duckdb",), besides=("tasks/index.py",)),
-    Rule("", ("mlflow",), besides=("tasks/track", "tasks/regist")),
-    Rule("", ("prefect_dask", "prefect_ray", "dask", "ray"), besides=("tasks/runners.py",)),
+    Rule("", ("duckdb",), besides=("tasks/index/",)),
+    Rule("", ("mlflow",), besides=("tasks/tracking/",)),
+    Rule("", ("prefect_dask", "prefect_ray", "dask", "ray"), besides=("tasks/running/runners.py",)),
     Rule("", ("lm_eval",), besides=("tasks/harness.py",)),
     Rule("", ("torch", "transformers"), besides=TORCH_FILES),
     Rule(
@@ -171,15 +157,23 @@ def made_up(root: Path, name: str, source: str) -> list[str]:
         ("toolformer_core/shards.py", "import duckdb", "imports duckdb"),
         ("toolformer_core/lm.py", "from tasks import sample", "imports tasks"),
         ("toolformer_core/lm.py", "from ..flows import x", "imports flows"),
-        ("toolformer_core/lm.py", "import importlib as i\ni.import_module('flows.cli')", "flows"),
+        (
+            "toolformer_core/lm.py",
+            "import importlib as i\ni.import_module('flows.cli.main')",
+            "flows",
+        ),
         ("tasks/sample.py", "import flows.sample", "imports flows"),
         ("tasks/sample.py", "import duckdb", "imports duckdb"),
-        ("tasks/report.py", "import mlflow", "imports mlflow"),
-        ("tasks/resources.py", "import torch", "imports torch"),
+        ("tasks/report/artifacts.py", "import mlflow", "imports mlflow"),
+        ("tasks/loaded_tools.py", "import torch", "imports torch"),
         ("flows/sample.py", "import torch", "imports torch"),
         ("flows/sample.py", "if True:\n    import duckdb", "imports duckdb"),
         ("flows/sample.py", "import mlflow", "imports mlflow"),
-        ("deployments/limits.py", "from toolformer_core.config import Runtime", "toolformer_core"),
+        (
+            "deployments/limits.py",
+            "from toolformer_core.config.pipeline import Runtime",
+            "toolformer_core",
+        ),
         ("deployments/limits.py", "import tasks", "imports tasks"),
         ("toolformer_core/sample.py", "import torch", "imports torch"),
         ("toolformer_core/execute.py", "from transformers import x", "imports transformers"),
@@ -188,7 +182,11 @@ def made_up(root: Path, name: str, source: str) -> list[str]:
         ("toolformer_core/filter.py", "from toolformer_core import sample", "imports the stage"),
         ("toolformer_core/filter.py", "from . import augment", "imports the stage"),
         ("toolformer_core/filter.py", "from .augment import x", "imports the stage"),
-        ("toolformer_core/execute.py", "from toolformer_core.decode import x", "imports the stage"),
+        (
+            "toolformer_core/execute.py",
+            "from toolformer_core.decoding.decode import x",
+            "imports the stage",
+        ),
         ("toolformer_core/tools/__init__.py", "from . import base", "more than a docstring"),
         ("tasks/__init__.py", "", "more than a docstring"),
     ],
@@ -201,11 +199,14 @@ def test_layers_broken_rule_is_found(tmp_path, name, source, expected):
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("toolformer_core/evaluate.py", "from toolformer_core.decode import Decoder"),
-        ("toolformer_core/decode.py", "from toolformer_core.calling import run_call\nimport torch"),
+        ("toolformer_core/evaluate.py", "from toolformer_core.decoding.decode import Decoder"),
+        (
+            "toolformer_core/decoding/decode.py",
+            "from toolformer_core.calling.caller import run_call\nimport torch",
+        ),
         ("toolformer_core/readers/hub.py", "def f():\n    import datasets"),
-        ("tasks/index.py", "import duckdb"),
-        ("tasks/track.py", "from mlflow import x"),
+        ("tasks/index/build.py", "import duckdb"),
+        ("tasks/tracking/runs.py", "from mlflow import x"),
         ("tasks/sample.py", "from toolformer_core.sample import sample_calls\nimport prefect"),
         ("flows/sample.py", "from tasks.sample import x\nimport prefect"),
         ("deployments/limits.py", "from flows.pipeline import run_pipeline"),
@@ -257,11 +258,126 @@ def test_layers_core_imports_where_prefect_mlflow_and_duckdb_are_blocked():
     assert int(run_python(_IMPORT_CORE)) == num_files - 1  # all but the package itself
 
 
-def test_layers_light_stages_load_no_model_library():
+LIGHT = {
+    "flows.cli.main": ("torch", "prefect", "mlflow", "duckdb", "matplotlib", "pandas"),
+    "flows.finetune": ("matplotlib", "duckdb"),
+    "tasks.gc": ("torch", "transformers"),
+    "tasks.execute": ("torch", "transformers"),
+    "tasks.report.artifacts": ("torch", "transformers"),
+    "toolformer_core.call_rule": ("torch", "transformers"),
+    **{
+        f"toolformer_core.{stage}": ("torch", "transformers", "datasets")
+        for stage in ("corpus", "sample", "execute", "filter", "augment", "models")
+    },
+}
+"""What a module, and all that it imports on loading, must not load."""
+
+
+def imported_on_loading(tree: ast.Module, package: str) -> Iterator[str]:
+    """What the top of a module imports: not what its functions do, nor what is for types alone."""
+    at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    yield from imported_modules(ast.Module(body=list(at_once), type_ignores=[]), package)
+
+
+@functools.cache
+def own_modules(root: Path) -> dict[str, set[str]]:
+    """Every module of ours, and what loading it imports."""
+    found = {}
+    for package in PACKAGES:
+        for path in (root / package).rglob("*.py"):
+            parts = path.relative_to(root).with_suffix("").parts
+            inside = parts[:-1]
+            name = ".".join(inside if parts[-1] == "__init__" else parts)
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            found[name] = set(imported_on_loading(tree, ".".join(inside)))
+    return found
+
+
+def loading_chain(modules: dict[str, set[str]], start: str, banned: str) -> str:
+    """How a module comes to load a package: "a -> b -> torch"; empty if it does not."""
+    chains = {start: start}
+    pending = [start]
+    while pending:
+        module = pending.pop(0)
+        for imported in sorted(modules[module]):
+            if matches(imported, banned):
+                return f"{chains[module]} -> {imported}"
+            if imported in modules and imported not in chains:
+                chains[imported] = f"{chains[module]} -> {imported}"
+                pending.append(imported)
+    return ""
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_layers_light_module_loads_no_heavy_package(module):
+    modules = own_modules(ROOT)
+    chains = [chain for name in LIGHT[module] if (chain := loading_chain(modules, module, name))]
+    advice = "import it in the function that needs it, or move what is light into a file of its own"
+    assert not chains, f"{module} loads what its users need not have: {chains}; {advice}"
+    source = f"import {module}, sys; print(sorted(set({LIGHT[module]!r}) & set(sys.modules)))"
+    assert run_python(source).strip() == "[]", "a package that it imports loads one of these"
+
+
+def wing_of(module: str) -> str:
+    """The folder of a module, or the module itself where it lies on the landing."""
+    parts = module.split(".")
+    return ".".join(parts[:2])
+
+
+def wing_circles(modules: dict[str, set[str]]) -> list[str]:
+    """Wings that need one another, each with the two imports that make it so."""
+    arrows: dict[tuple[str, str], str] = {}
+    for module, imported in modules.items():
+        for other in imported & modules.keys():
+            if wing_of(module) != wing_of(other) and "." in other:
+                arrows.setdefault((wing_of(module), wing_of(other)), f"{module} -> {other}")
+    below: dict[str, set[str]] = {}
+    for one, other in arrows:
+        below.setdefault(one, set()).add(other)
+
+    def reaches(start: str, goal: str) -> bool:
+        seen, pending = set(), [start]
+        while pending:
+            for other in below.get(pending.pop(), set()) - seen:
+                seen.add(other)
+                pending.append(other)
+        return goal in seen
+
+    return [arrow for (one, other), arrow in arrows.items() if reaches(other, one)]
+
+
+def test_layers_no_wing_needs_a_wing_that_needs_it():
+    circles = wing_circles(own_modules(ROOT))
+    assert circles == [], (
+        f"these imports close a circle between folders: {circles}; move what both need into a "
+        "folder below them, or let the caller hand it over"
+    )
+
+
+def test_layers_broken_rules_between_wings_are_found():
+    modules = {
+        "tasks.report.page": {"tasks.index.query", "tasks.index"},
+        "tasks.index.query": {"tasks.output.record"},
+        "tasks.output.record": {"tasks.report.page", "torch"},
+        "tasks.gc": {"tasks.output.record"},
+    }
+    assert wing_circles(modules) == [
+        "tasks.report.page -> tasks.index.query",
+        "tasks.index.query -> tasks.output.record",
+        "tasks.output.record -> tasks.report.page",
+    ]
+    assert loading_chain(modules, "tasks.gc", "torch") == "tasks.gc -> tasks.output.record -> torch"
+    assert loading_chain(modules, "tasks.gc", "duckdb") == ""
+
+
+def test_layers_imports_for_types_or_in_functions_are_not_loaded():
     source = """
-import sys
-import toolformer_core.execute, toolformer_core.augment, toolformer_core.sample
-import toolformer_core.filter, toolformer_core.tools.registry, toolformer_core.corpus
-print(sorted({"torch", "transformers", "datasets"} & set(sys.modules)))
-"""
-    assert run_python(source).strip() == "[]"
+        from typing import TYPE_CHECKING
+        import json
+        if TYPE_CHECKING:
+            import torch
+        def f():
+            import duckdb
+    """
+    found = imported_on_loading(ast.parse(textwrap.dedent(source)), "tasks")
+    assert set(found) == {"typing", "typing.TYPE_CHECKING", "json"}

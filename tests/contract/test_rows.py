@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.contract.test_architectures import ARCHITECTURES, architecture_lm
-from toolformer_core.hf_probe import Way
-from toolformer_core.hf_rows import open_rows
-from toolformer_core.hf_tree import Tree
+from toolformer_core.transformers_lm.probe import Way
+from toolformer_core.transformers_lm.rows import open_rows
+from toolformer_core.transformers_lm.tree import Tree
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)

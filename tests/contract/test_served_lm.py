@@ -6,19 +6,20 @@ import pytest
 
 from tests.support.builders import document
 from tests.support.servers import serving
-from toolformer_core.calling import ToolCaller
-from toolformer_core.completions import CompletionsClient, served_models
-from toolformer_core.config import ExecuteConfig, ProposerConfig, SampleConfig, ScoreConfig
+from toolformer_core.calling.caller import ToolCaller
+from toolformer_core.config.base import SMOLLM2
+from toolformer_core.config.pipeline import ExecuteConfig, ProposerConfig, SampleConfig, ScoreConfig
 from toolformer_core.errors import ConfigError, TransientModelError
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import score_calls
 from toolformer_core.lm import ContinuationRequest, LossRequest, SamplingSettings, TokenizedText
-from toolformer_core.models import ModelRef, load_model
+from toolformer_core.models import ModelRef
 from toolformer_core.sample import annotation_prompt, sample_calls
-from toolformer_core.served_lm import ServedLanguageModel, start_probability
-from toolformer_core.settings import SMOLLM2
+from toolformer_core.served_lm.adapter import ServedLanguageModel, start_probability
+from toolformer_core.served_lm.completions import CompletionsClient, served_models
 from toolformer_core.sources import resolve_package_path
 from toolformer_core.tools.calculator import Calculator
+from toolformer_core.transformers_lm.loading import load_model
 
 TEXT = "She bought 34 apples and 57 pears, so that she has 91 pieces of fruit."
 PROMPT = annotation_prompt(Calculator())

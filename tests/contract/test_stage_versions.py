@@ -13,8 +13,8 @@ import pytest
 from tests.support.builders import document
 from tests.support.scripted_lm import ScriptedLM
 from toolformer_core.augment import augment_documents, example_cutoffs
-from toolformer_core.calling import ToolCaller
-from toolformer_core.config import AugmentConfig, ExecuteConfig, SampleConfig, ScoreConfig
+from toolformer_core.calling.caller import ToolCaller
+from toolformer_core.config.pipeline import AugmentConfig, ExecuteConfig, SampleConfig, ScoreConfig
 from toolformer_core.execute import execute_calls
 from toolformer_core.filter import filter_calls, score_calls
 from toolformer_core.sample import sample_calls

@@ -11,19 +11,19 @@ import pytest
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.inputs import build_runtime
-from tasks import index
-from tasks._policies import Location, run_one, run_shards, shard_task
-from tasks.storage import lock_folder, placed, result_storage
+from flows.starting.inputs import build_runtime
+from tasks.index import build, query
+from tasks.running.policies import Location, run_one, run_shards, shard_task
+from tasks.running.results import lock_folder, placed, result_storage
 from tests.support import object_store
 from tests.support.builders import CallStory, document, pipeline_config, write_annotation
-from toolformer_core.config import CorpusConfig, Runtime
+from toolformer_core.config.pipeline import CorpusConfig
+from toolformer_core.config.runtime import Place, Runtime
 from toolformer_core.corpus import CorpusShards, write_corpus
 from toolformer_core.errors import ConfigError, ShardIntegrityError, TransientStorageError
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.models import ModelRef
 from toolformer_core.records import Document
-from toolformer_core.runtime import Place
 from toolformer_core.shards import ShardRef, is_intact, read_shard, shard_folder, write_shard
 from toolformer_core.storage import check_storage, file_system, read_bytes, write_bytes
 
@@ -175,8 +175,8 @@ def test_index_of_shards_on_a_server_is_that_of_local_ones(runtime, tmp_path):
     sql = "SELECT * FROM candidates ORDER BY candidate_id"
     for base in (str(tmp_path / "local"), runtime.storage):
         stages = write_annotation(base, [document(document_id="document-0")], stories)
-        index.build_index(stages, config, tmp_path / "calls.duckdb")
-        found.append(index.select(tmp_path / "calls.duckdb", sql))
+        build.build_index(stages, config, tmp_path / "calls.duckdb")
+        found.append(query.select(tmp_path / "calls.duckdb", sql))
     assert found[0] == found[1]
     assert len(found[0]) == 2
 
@@ -186,7 +186,7 @@ def test_index_of_shards_that_cannot_be_reached_is_an_outage(afresh, bucket, mon
     object_store.forget_clients()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(TransientStorageError, match=r"Could not connect.*run again"):
-        index.build_index(stages, pipeline_config(), tmp_path / "calls.duckdb")
+        build.build_index(stages, pipeline_config(), tmp_path / "calls.duckdb")
 
 
 def test_storage_in_a_bucket_that_is_not_there_is_refused(bucket, tmp_path):

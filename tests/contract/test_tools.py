@@ -10,11 +10,11 @@ import pytest
 from PIL import Image, ImageDraw
 from pydantic import ValidationError
 
-from toolformer_core.calling import run_call
-from toolformer_core.config import ExecuteConfig
-from toolformer_core.config_tools import OcrConfig, PythonTool, ToolsConfig
+from toolformer_core.calling.caller import run_call
+from toolformer_core.config.pipeline import ExecuteConfig
+from toolformer_core.config.tools import OcrConfig, PythonTool, ToolsConfig
 from toolformer_core.errors import ConfigError, ToolInputRejected
-from toolformer_core.models import ModelRef, load_model
+from toolformer_core.models import ModelRef
 from toolformer_core.notation import parse_call, render_call_with_result
 from toolformer_core.records import Outcome
 from toolformer_core.tools.base import CallContext
@@ -29,6 +29,7 @@ from toolformer_core.tools.registry import (
     rules_of,
 )
 from toolformer_core.tools.search_index import Passage, build_index
+from toolformer_core.transformers_lm.loading import load_model
 
 CONTEXT = CallContext(document_id="d", url="https://example.org/a", date="2014-03-04")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import cli
-from toolformer_core.config import PipelineConfig, Runtime
-from toolformer_core.overrides import parse_config
+from flows.cli import main as cli
+from toolformer_core.config.overrides import parse_config
+from toolformer_core.config.pipeline import PipelineConfig
+from toolformer_core.config.runtime import Runtime
 
 DAYS = ("Tuesday", "Wednesday", "Friday")
 NUM_DOCUMENTS = 14

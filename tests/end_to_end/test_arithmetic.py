@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tasks.publish import MODEL_FILE
+from tasks.output.model_folder import MODEL_FILE
 from tests.support.tuned_folder import tuned_folder
 
 pytestmark = pytest.mark.skipif(
@@ -54,7 +54,14 @@ def test_model_tuned_in_bfloat16_runs_in_float32_where_that_is_emulated(
     ("dtype", "cores", "warnings"), [("auto", "cpu2-float32", 0), ("bfloat16", "cpu2", 1)]
 )
 def test_plan_without_avx512_reckons_with_its_cores(dtype, cores, warnings):
-    command = ("-c", "from flows.cli import main; main()", "plan", "--documents", "1000", "--json")
+    command = (
+        "-c",
+        "from flows.cli.main import main; main()",
+        "plan",
+        "--documents",
+        "1000",
+        "--json",
+    )
     found, errors = without_avx512(*command, "--set", f"model.dtype={dtype}")
     assert json.loads(found)["measured"]["from"].endswith(f" {cores}")
     assert errors.count("model.dtype bfloat16") == warnings

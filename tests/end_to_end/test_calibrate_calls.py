@@ -6,10 +6,10 @@ import shutil
 import pytest
 from huggingface_hub import ModelCard
 
-from tasks.index import funnel
+from tasks.index.query import funnel
 from tests.end_to_end.test_cli import assert_one_line
-from toolformer_core.config import DecodeConfig
-from toolformer_core.config_tools import ToolsConfig
+from toolformer_core.config.pipeline import DecodeConfig
+from toolformer_core.config.tools import ToolsConfig
 from toolformer_core.shards import read_manifest
 
 

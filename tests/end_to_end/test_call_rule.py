@@ -6,20 +6,23 @@ import pytest
 
 from flows._stage import Annotated
 from flows.call_rule import call_rule, choose_calls
-from flows.inference import evaluation_config
-from flows.options import Asked
-from flows.show import print_run, run_summary
+from flows.cli.summary import run_summary
+from flows.cli.tables import print_run
+from flows.direct.inference import evaluation_config
+from flows.starting.options import Asked
 from flows.sweep_work import SweepWork
 from tasks import call_rule as stage
-from tasks._policies import Location, run_one
-from tasks.journal import Journal
-from tasks.publish import load_stage, read_run
+from tasks.output.manifests import load_stage
+from tasks.output.record import read_run
+from tasks.running.policies import Location, run_one
+from tasks.tracking.journal import Journal
 from toolformer_core.call_rule import RULES, choose_call_rule
-from toolformer_core.models import ModelRef, load_model
-from toolformer_core.overrides import edit
+from toolformer_core.config.overrides import edit
+from toolformer_core.models import ModelRef
 from toolformer_core.records import AugmentedDocument
 from toolformer_core.shards import read_shard
-from toolformer_core.training_data import split_documents
+from toolformer_core.training.examples import split_documents
+from toolformer_core.transformers_lm.loading import load_model
 
 
 @pytest.fixture

@@ -7,16 +7,16 @@ from mlflow.tracking import MlflowClient
 
 from flows.champion import train_champion
 from flows.deployed import Place, Training, training_config, weekly_training
-from flows.output import stage_manifest
+from flows.starting.claim import stage_manifest
 from tasks.gc import needed_folders
-from tasks.publish import read_run
-from tasks.register import CHAMPION, champion_model
-from tasks.registry import REGISTERED_MODEL
+from tasks.output.record import read_run
 from tasks.trace import trace_call
-from tasks.track_store import EXPERIMENT, tracking_uri
-from toolformer_core.config import Runtime
+from tasks.tracking.register import CHAMPION, champion_model
+from tasks.tracking.registry import REGISTERED_MODEL
+from tasks.tracking.store import EXPERIMENT, tracking_uri
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.errors import TransientStorageError
-from toolformer_core.gate import GateConfig
+from toolformer_core.evaluation.gate import GateConfig
 from toolformer_core.models import folder_digest
 from toolformer_core.notation import ParsedCall
 from toolformer_core.shards import read_manifest

@@ -10,12 +10,13 @@ import sys
 
 import pytest
 
-from flows.inputs import build_config
-from flows.options import Method
-from tasks.index import funnel
+from flows.starting.inputs import build_config
+from flows.starting.options import Method
+from tasks.index.query import funnel
 from tests.support.servers import serving
-from toolformer_core.overrides import parse_config, parse_yaml
+from toolformer_core.config.overrides import parse_config
 from toolformer_core.tools.registry import BUILT_IN
+from toolformer_core.yaml_text import parse_yaml
 
 COMMANDS = [
     [],
@@ -254,7 +255,7 @@ def test_tool_call_of_a_bad_call_never_raises(invoke, arguments):
 def test_bad_input_in_a_real_process_is_one_line(tmp_path):
     done = subprocess.run(
         [
-            *(sys.executable, "-c", "from flows.cli import main; main()", "run"),
+            *(sys.executable, "-c", "from flows.cli.main import main; main()", "run"),
             *("--preset", "smoke", "--corpus", "missing.jsonl", "--out", str(tmp_path / "out")),
         ],
         capture_output=True,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.index import query
+from tasks.index.query import query
 from tests.end_to_end.test_cli import assert_one_line
 from tests.support.tiny_model import SUMS
 from tests.support.tuned_folder import tuned_folder

@@ -7,10 +7,10 @@ from mlflow.tracking import MlflowClient
 from prefect import flow
 from transformers import AutoModelForCausalLM
 
-from flows.output import claim_output
-from tasks import track
-from tasks.track import live_metrics
-from tasks.track_store import EXPERIMENT, tracking_uri
+from flows.starting.claim import claim_output
+from tasks.tracking import runs as track
+from tasks.tracking.runs import live_metrics
+from tasks.tracking.store import EXPERIMENT, tracking_uri
 from tests.end_to_end.test_cli import assert_one_line
 from tests.support.finetune_job import two_on_cpu
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.support.finetune_job import finetune_job
-from toolformer_core.training_process import ENDING, JOB, run_job
+from toolformer_core.finetune_process import ENDING, JOB, run_job
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def train_in_child(job, kill_at=None):
     job.folder.mkdir(exist_ok=True)
     file = job.folder / "job.json"
     file.write_bytes(JOB.dump_json(job))
-    command = [sys.executable, "-m", "toolformer_core.training_process", str(file)]
+    command = [sys.executable, "-m", "toolformer_core.finetune_process", str(file)]
     steps = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         for line in child.stdout:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.support.finetune_job import finetune_job, two_on_cpu
 from toolformer_core.errors import ToolformerError
-from toolformer_core.training_process import launch_job, run_job
+from toolformer_core.finetune_process import launch_job, run_job
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import json
 
 import pyarrow.parquet as pq
 
-from tasks import track_store
-from tasks.index import funnel
+from tasks.index.query import funnel
+from tasks.tracking import store as track_store
 from tests.support.full_disk import files_no_larger_than
 
 

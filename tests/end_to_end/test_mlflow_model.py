@@ -14,13 +14,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from tasks.inference import describe
-from tasks.register import registration
-from tasks.registry import REGISTERED_MODEL, registered
-from tasks.track_store import EXPERIMENT, tracking_uri
+from tasks.tracking.register import registration
+from tasks.tracking.registry import REGISTERED_MODEL, registered
+from tasks.tracking.store import EXPERIMENT, tracking_uri
 from tests.support.tuned_folder import tuned_folder
 from tests.support.waiting import wait_until
-from toolformer_core.config import Runtime
-from toolformer_core.models import resolve_model
+from toolformer_core.config.runtime import Runtime
+from toolformer_core.transformers_lm.loading import resolve_model
 
 # MLflow warns of its own type hints, and that it is given no example.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from tasks.corpus import earlier_documents
-from tasks.index import query
-from tasks.publish import read_run
+from tasks.index.query import query
+from tasks.output.record import read_run
 from tasks.trace import trace_call
 from tests.end_to_end.conftest import NUM_DOCUMENTS
 from tests.support.builders import pipeline_config
-from toolformer_core.config import Runtime
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.errors import ConfigError
 from toolformer_core.notation import ParsedCall
 from toolformer_core.records import AugmentedDocument, Document

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from prefect.blocks.system import Secret
 
-from tasks.resources import look_up_secret
+from tasks.loaded_tools import look_up_secret
 from tests.support.http_tools import Reply, answering, as_json
-from tests.unit.test_mcp_server import serving
+from tests.unit.tools.test_mcp_server import serving
 from toolformer_core.errors import ConfigError
 
 README = Path(__file__).parents[2] / "README.md"

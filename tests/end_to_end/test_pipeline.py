@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.summary import run_summary
 from flows.pipeline import annotate, run_pipeline
-from flows.show import run_summary
 from tasks.gc import delete, find_garbage
-from tasks.index import funnel, query
+from tasks.index.query import funnel, query
 from tests.end_to_end.conftest import NUM_DOCUMENTS
 from toolformer_core.augment import strip_calls
 from toolformer_core.notation import parse_call
@@ -158,7 +158,7 @@ def test_first_run_augmented_texts_give_the_originals_back(finished):
 def test_first_run_is_tracked_as_parent_and_children(finished):
     from mlflow.tracking import MlflowClient
 
-    from tasks.track_store import EXPERIMENT, tracking_uri
+    from tasks.tracking.store import EXPERIMENT, tracking_uri
 
     project, _ = finished
     client = MlflowClient(tracking_uri(project.runtime))
@@ -284,7 +284,7 @@ def test_deleted_shard_is_the_only_one_computed_anew(finished, deleted):
 def start_cli(project, root, api_url):
     """`toolformer annotate` in a process group of its own, on the test server."""
     command = [
-        *(sys.executable, "-c", "from flows.cli import main; main()", "annotate"),
+        *(sys.executable, "-c", "from flows.cli.main import main; main()", "annotate"),
         *("--config", str(project.config_file), "--out", str(root), "--json"),
     ]
     return subprocess.Popen(

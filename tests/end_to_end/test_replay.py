@@ -4,7 +4,7 @@ import pytest
 
 from flows.pipeline import annotate
 from tests.end_to_end.test_pipeline import augmented_bytes
-from toolformer_core.config import Runtime
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.errors import ConfigError
 from toolformer_core.tools import registry
 

@@ -6,11 +6,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.pipeline import annotate
 from flows.sample import sample
 from tasks.prepare import tool_refs
-from tasks.runners import check_runner, close_cluster
+from tasks.running.runners import check_runner, close_cluster
 from tests.end_to_end.test_pipeline import NUM_SHARDS, augmented_bytes, stages
-from toolformer_core.config import Runtime
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.errors import ConfigError
-from toolformer_core.models import resolve_model
+from toolformer_core.transformers_lm.loading import resolve_model
 
 
 @pytest.fixture

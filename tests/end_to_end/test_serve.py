@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 
-from flows import serve
+from flows.direct import serve
 from tasks import inference
 from tests.end_to_end.test_cli import assert_one_line
 from tests.support.gated_tool import GatedCaller
 from tests.support.tuned_folder import toolformer_serve, tuned_folder
-from toolformer_core.config import Runtime
+from toolformer_core.config.runtime import Runtime
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ import time
 import httpx
 import pytest
 
-from tasks import track_store
+from tasks.tracking import store as track_store
 from tests.end_to_end.test_pipeline import augmented_bytes
 from tests.support.prefect_service import ROOT, serving, wait_for
 from tests.support.tracked_run import held, tell
 from tests.support.tuned_folder import tuned_folder
-from toolformer_core.config import Runtime
-from toolformer_core.models import resolve_model
-from toolformer_core.settings import ModelConfig
+from toolformer_core.config.base import ModelConfig
+from toolformer_core.config.runtime import Runtime
+from toolformer_core.transformers_lm.loading import resolve_model
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(1800)]
 
@@ -106,7 +106,7 @@ def test_prefect_server_that_is_restarted_in_the_middle_costs_no_shard(finished,
     project, manifests = finished
     root = tmp_path / "run"
     command = [
-        *(sys.executable, "-c", "from flows.cli import main; main()", "annotate"),
+        *(sys.executable, "-c", "from flows.cli.main import main; main()", "annotate"),
         *("--config", str(project.config_file), "--out", str(root), "--json"),
     ]
 

@@ -11,9 +11,9 @@ import fsspec
 import pytest
 
 from flows.pipeline import annotate
-from tasks.index import query
+from tasks.index.query import query
 from tests.support import object_store
-from toolformer_core.config import Runtime
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.shards import StageRef, is_intact, read_manifest
 from toolformer_core.storage import file_system
 

@@ -6,10 +6,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.sweep import sweep
-from tasks.track_store import EXPERIMENT, tracking_uri
+from tasks.tracking.store import EXPERIMENT, tracking_uri
+from toolformer_core.config.overrides import edit
+from toolformer_core.config.variations import vary_threshold, vary_top_k
 from toolformer_core.errors import ConfigError
-from toolformer_core.overrides import edit
-from toolformer_core.variations import vary_threshold, vary_top_k
 
 BENCHMARKS = "evaluate.benchmarks=[dateset]"
 CACHED = ("corpus", "sample", "execute", "score")

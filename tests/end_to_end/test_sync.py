@@ -6,14 +6,14 @@ import shutil
 
 import pytest
 
-from tasks import track_store
-from tasks.index import funnel, query
-from tasks.journal import Journal, measuring, opening
-from tasks.report import index_run
+from tasks.index.query import funnel, query
+from tasks.report.artifacts import index_run
+from tasks.tracking import store as track_store
+from tasks.tracking.journal import Journal, measuring, opening
 from tests.support.tracked_run import held, tell
 from tests.support.tuned_folder import tuned_folder
-from toolformer_core.config import Runtime
-from toolformer_core.settings import ModelConfig
+from toolformer_core.config.base import ModelConfig
+from toolformer_core.config.runtime import Runtime
 
 AWAY = "http://127.0.0.1:9"  # the port of "discard": nobody listens
 
@@ -41,7 +41,7 @@ def copied(finished, tmp_path):
 def test_run_without_mlflow_is_recorded_later_just_as_with_it(
     finished, calling_llama_folder, store, tmp_path, invoke
 ):
-    from toolformer_core.models import resolve_model
+    from toolformer_core.transformers_lm.loading import resolve_model
 
     project, manifests = finished
     folder = tuned_folder(calling_llama_folder, tmp_path / "tuned")

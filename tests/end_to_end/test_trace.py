@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from tasks.gc import needed_folders
-from tasks.publish import read_run
+from tasks.output.record import read_run
 from toolformer_core.records import (
     AugmentedDocument,
     Document,

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tests.support.builders import document, filter_decision
 from toolformer_core.augment import augment_documents, example_cutoffs, insert_calls, strip_calls
-from toolformer_core.config import AugmentConfig
+from toolformer_core.config.pipeline import AugmentConfig
 from toolformer_core.notation import parse_call
 
 ANY = st.text() | st.text(alphabet="[]()\\-> \n7a", max_size=40)

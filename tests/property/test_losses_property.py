@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.support.builders import document, executed_call, scored_call
 from tests.support.reference import reference_verdict, reference_weights
 from tests.support.scripted_lm import ScriptedLM
-from toolformer_core.config import SampleConfig, ScoreConfig
+from toolformer_core.config.pipeline import SampleConfig, ScoreConfig
 from toolformer_core.filter import filter_calls, score_calls
 from toolformer_core.losses import loss_reduction, loss_weights, weighted_loss
 from toolformer_core.records import Outcome

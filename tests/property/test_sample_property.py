@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.support.builders import document
 from tests.support.reference import reference_places, reference_positions
 from tests.support.scripted_lm import ScriptedLM
-from toolformer_core.config import SampleConfig
+from toolformer_core.config.pipeline import SampleConfig
 from toolformer_core.lm import TokenizedText
 from toolformer_core.records import DropReason
 from toolformer_core.sample import choose_positions, insertion_places, sample_calls

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from toolformer_core.config import CorpusConfig, PipelineConfig
-from toolformer_core.overrides import edit
+from toolformer_core.config.overrides import edit
+from toolformer_core.config.pipeline import CorpusConfig, PipelineConfig
 from toolformer_core.records import (
     AugmentedDocument,
     CallSpan,

@@ -6,11 +6,11 @@ import yaml
 
 from tests.support.builders import document, filter_decision
 from toolformer_core.augment import insert_calls
-from toolformer_core.config import FinetuneConfig
+from toolformer_core.config.finetune import FinetuneConfig
+from toolformer_core.finetune_process import FinetuneJob
 from toolformer_core.models import ModelRef, folder_digest
 from toolformer_core.records import AugmentedDocument
 from toolformer_core.shards import write_shard
-from toolformer_core.training_process import FinetuneJob
 
 TWO_ON_CPU = {
     "compute_environment": "LOCAL_MACHINE",

@@ -2,7 +2,7 @@
 
 import threading
 
-from toolformer_core.calling import CallAnswer
+from toolformer_core.calling.caller import CallAnswer
 from toolformer_core.records import Outcome
 from toolformer_core.tools.base import NO_DOCUMENT
 from toolformer_core.tools.calculator import Calculator

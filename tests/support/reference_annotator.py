@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from tests.support.reference import reference_places, reference_positions, reference_weights
-from toolformer_core.config import SampleConfig, ScoreConfig
+from toolformer_core.config.pipeline import SampleConfig, ScoreConfig
 from toolformer_core.errors import NotationError, ToolInputRejected
 from toolformer_core.notation import END, parse_call, render_call_with_result
 from toolformer_core.records import Document, digest

@@ -12,7 +12,7 @@ from torch import distributed
 from torch.distributed.fsdp import fully_shard
 
 from tests.support.tiny_model import tiny_llama
-from toolformer_core.training_loss import give_own_loss
+from toolformer_core.training.loss import give_own_loss
 
 
 def own_model() -> torch.nn.Module:

@@ -6,9 +6,9 @@ from pathlib import Path
 from prefect import flow
 
 from flows._stage import map_stage
-from tasks._policies import TOOL_RUNNER, Location, shard_task
-from tasks.report import report_stage
-from toolformer_core.config import Runtime
+from tasks.report.artifacts import report_stage
+from tasks.running.policies import TOOL_RUNNER, Location, shard_task
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.records import FilterDecision
 from toolformer_core.shards import ShardRef, write_shard
 

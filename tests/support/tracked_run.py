@@ -3,9 +3,9 @@
 from mlflow.tracking import MlflowClient
 from prefect import flow
 
-from tasks.journal import RUN_TAG
-from tasks.register import register_model
-from tasks.track import (
+from tasks.tracking.journal import RUN_TAG
+from tasks.tracking.register import register_model
+from tasks.tracking.runs import (
     finish_tracking,
     live_metrics,
     start_tracking,
@@ -13,7 +13,7 @@ from tasks.track import (
     track_losses,
     track_stage,
 )
-from tasks.track_store import EXPERIMENT
+from tasks.tracking.store import EXPERIMENT
 from toolformer_core.finetune import FinetuneResult
 from toolformer_core.models import ModelRef
 
@@ -33,7 +33,7 @@ def tell(project, manifests, model: ModelRef, runtime, between) -> str:
     track_finetune(tracking, tuned, runtime)
     track_losses(tracking, project.root / "calls.duckdb", project.config, runtime)
     register_model(tracking, model, runtime)
-    finish_tracking(tracking, project.root / "calls.duckdb", project.root / "report.html", runtime)
+    finish_tracking(tracking, project.root / "report.html", runtime)
     return tracking
 
 

@@ -9,9 +9,9 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.publish import MODEL_FILE
-from toolformer_core.config import DecodeConfig
-from toolformer_core.config_tools import ToolsConfig
+from tasks.output.model_folder import MODEL_FILE
+from toolformer_core.config.pipeline import DecodeConfig
+from toolformer_core.config.tools import ToolsConfig
 
 DECODE = DecodeConfig(call_top_k=1, max_new_tokens=24)
 
@@ -34,7 +34,7 @@ class ServerProcess:
     """`toolformer serve` in a process of its own; `address` is its API."""
 
     def __init__(self, *arguments: object) -> None:
-        command = [sys.executable, "-c", "from flows.cli import main; main()", "serve"]
+        command = [sys.executable, "-c", "from flows.cli.main import main; main()", "serve"]
         self.process = subprocess.Popen(
             [*command, *map(str, arguments), "--port", "0"],
             stderr=subprocess.PIPE,

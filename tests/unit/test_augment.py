@@ -10,7 +10,7 @@ from toolformer_core.augment import (
     select_calls,
     strip_calls,
 )
-from toolformer_core.config import AugmentConfig
+from toolformer_core.config.pipeline import AugmentConfig
 from toolformer_core.records import DropReason
 
 TEXT = document().text

@@ -21,11 +21,12 @@ from toolformer_core.call_rule import (
     read_places,
     with_choice,
 )
-from toolformer_core.config import DecodeConfig
-from toolformer_core.models import ModelRef, load_model
-from toolformer_core.presets import smoke
+from toolformer_core.config.pipeline import DecodeConfig
+from toolformer_core.config.presets import smoke
+from toolformer_core.models import ModelRef
 from toolformer_core.sample import insertion_places
 from toolformer_core.tools.calculator import Calculator
+from toolformer_core.transformers_lm.loading import load_model
 
 
 def opened(folder, token_budget=4096):

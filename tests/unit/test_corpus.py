@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toolformer_core.config import CorpusConfig
+from toolformer_core.config.pipeline import CorpusConfig
 from toolformer_core.corpus import CorpusShards, corpus_digest, read_corpus, write_corpus
 from toolformer_core.errors import ConfigError, CorpusError
 from toolformer_core.records import Document, QuarantinedRow, digest

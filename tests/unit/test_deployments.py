@@ -25,9 +25,9 @@ from deployments.limits import LIMITS
 from flows import deployed
 from tests.contract.test_layers import ROOT
 from tests.support.builders import pipeline_config
+from toolformer_core.config.presets import PRESETS
 from toolformer_core.errors import ConfigError
-from toolformer_core.gate import GateConfig
-from toolformer_core.presets import PRESETS
+from toolformer_core.evaluation.gate import GateConfig
 from toolformer_core.tools.registry import BUILT_IN
 
 FOLDER = ROOT / "deployments"

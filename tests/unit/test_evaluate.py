@@ -8,8 +8,9 @@ import pytest
 from tests.support.builders import evaluated_item
 from tests.support.tiny_model import SUMS
 from toolformer_core.benchmarks.base import Benchmark, BenchmarkItem, number_is_right
-from toolformer_core.calling import ToolCaller
-from toolformer_core.config import DecodeConfig, ExecuteConfig
+from toolformer_core.calling.caller import ToolCaller
+from toolformer_core.calling.wrong_caller import WrongCaller
+from toolformer_core.config.pipeline import DecodeConfig, ExecuteConfig
 from toolformer_core.evaluate import (
     Contestant,
     arm_decoding,
@@ -17,11 +18,11 @@ from toolformer_core.evaluate import (
     score_arms,
     takes_part,
 )
-from toolformer_core.intervals import bootstrap_interval, weighted_mean
-from toolformer_core.models import ModelRef, load_model
+from toolformer_core.evaluation.intervals import bootstrap_interval, weighted_mean
+from toolformer_core.models import ModelRef
 from toolformer_core.records import Outcome
 from toolformer_core.tools.calculator import Calculator
-from toolformer_core.wrong_results import WrongCaller
+from toolformer_core.transformers_lm.loading import load_model
 
 
 def items_of(arm, *scores, **fields):

@@ -4,8 +4,8 @@ import pytest
 
 from tests.support.builders import document, executed_call, proposed_call
 from tests.support.scripted_tool import ScriptedTool
-from toolformer_core.calling import ToolCaller
-from toolformer_core.config import ExecuteConfig
+from toolformer_core.calling.caller import ToolCaller
+from toolformer_core.config.pipeline import ExecuteConfig
 from toolformer_core.errors import DataError, TransientToolError
 from toolformer_core.execute import count_outcomes, execute_calls
 from toolformer_core.records import DropReason, Outcome

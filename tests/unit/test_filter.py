@@ -9,7 +9,7 @@ from tests.support.builders import document, executed_call, scored_call
 from tests.support.reference import reference_verdict
 from tests.support.scripted_lm import ScriptedLM
 from toolformer_core.augment import augment_documents, example_cutoffs
-from toolformer_core.config import AugmentConfig, ScoreConfig
+from toolformer_core.config.pipeline import AugmentConfig, ScoreConfig
 from toolformer_core.filter import filter_calls, score_calls
 from toolformer_core.records import DropReason, Outcome
 from toolformer_core.tools.calculator import Calculator

@@ -14,14 +14,16 @@ from transformers import AutoModelForCausalLM, TrainerState, TrainingArguments
 
 from tasks.finetune import model_is_intact
 from tests.support.builders import document, filter_decision
-from toolformer_core import finetune, training_loss
+from toolformer_core import finetune
 from toolformer_core.augment import insert_calls
-from toolformer_core.config import FinetuneConfig
+from toolformer_core.config.finetune import FinetuneConfig
 from toolformer_core.errors import ConfigError, CorpusError
 from toolformer_core.finetune import finetune_model, newest_checkpoint
-from toolformer_core.models import ModelRef, folder_digest, load_model
-from toolformer_core.training_data import split_documents, training_example, training_rows
-from toolformer_core.training_steps import COMPLETE, _Checkpoints, is_exhausted
+from toolformer_core.models import ModelRef, folder_digest
+from toolformer_core.training import loss as training_loss
+from toolformer_core.training.examples import split_documents, training_example, training_rows
+from toolformer_core.training.steps import COMPLETE, _Checkpoints, is_exhausted
+from toolformer_core.transformers_lm.loading import load_model
 
 
 @pytest.fixture(scope="module")

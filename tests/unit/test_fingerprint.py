@@ -10,9 +10,10 @@ import pytest
 from pydantic import BaseModel
 
 from tests.support.builders import pipeline_config
-from toolformer_core.config import FilterConfig, PipelineConfig, Runtime
+from toolformer_core.config.pipeline import FilterConfig, PipelineConfig
+from toolformer_core.config.presets import PRESETS, demo
+from toolformer_core.config.runtime import Runtime
 from toolformer_core.fingerprint import canonical, fingerprint
-from toolformer_core.presets import PRESETS, demo
 from toolformer_core.shards import ShardRef, StageRef
 
 
@@ -27,7 +28,7 @@ class Setting:
 def fingerprints_in_new_process(hash_seed):
     code = (
         "from toolformer_core.fingerprint import fingerprint\n"
-        "from toolformer_core.presets import PRESETS\n"
+        "from toolformer_core.config.presets import PRESETS\n"
         "print(*(fingerprint(make()) for make in PRESETS.values()))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

@@ -8,10 +8,11 @@ from dataclasses import asdict
 import pytest
 from filelock import FileLock
 
-from flows import cli
+from flows.cli import main as cli
 from tasks.gc import delete, find_garbage
-from tasks.journal import Journal, opening, registering
-from tasks.publish import MODEL_FILE, RUN_FILE, record_others, record_run
+from tasks.output.model_folder import MODEL_FILE
+from tasks.output.record import RUN_FILE, record_others, record_run
+from tasks.tracking.journal import Journal, opening, registering
 from tests.support.builders import document, pipeline_config
 from toolformer_core.errors import ConfigError
 from toolformer_core.models import ModelRef

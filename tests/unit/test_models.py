@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from toolformer_core.config.base import SMOLLM2, ModelConfig
 from toolformer_core.errors import ConfigError
-from toolformer_core.models import folder_digest, load_model, resolve_model
-from toolformer_core.settings import SMOLLM2, ModelConfig
+from toolformer_core.models import folder_digest
 from toolformer_core.sources import resolve_package_path
+from toolformer_core.transformers_lm.loading import load_model, resolve_model
 
 
 def resolve(name, home):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks import index
+from tasks.index import build, query
 from tests.support.builders import CallStory, document, pipeline_config, write_annotation
 from toolformer_core.records import DropReason, Outcome
 
@@ -38,8 +38,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
         CallStory(candidate_id="day", tool="Calendar", losses=(3.0, 3.0, 1.0)),
     ]
     path = root / "calls.duckdb"
-    index.build_index(write_annotation(root / "shards", [document()], stories), CONFIG, path)
-    return {question: index.select(path, sql) for question, sql in questions().items()}
+    build.build_index(write_annotation(root / "shards", [document()], stories), CONFIG, path)
+    return {question: query.select(path, sql) for question, sql in questions().items()}
 
 
 def rows_of(answers: dict[str, list[dict[str, Any]]], beginning: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 from tests.support.builders import document
 from tests.support.reference import reference_loss, reference_places, reference_positions
 from tests.support.scripted_lm import ScriptedLM
-from toolformer_core.config import SampleConfig
+from toolformer_core.config.pipeline import SampleConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.lm import TokenizedText
 from toolformer_core.records import DropReason

@@ -5,7 +5,6 @@ import importlib.metadata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from toolformer_core import one_step
 from toolformer_core.benchmarks import lama, multilingual_qa, open_qa, temporal, texts
 from toolformer_core.benchmarks.base import (
     Benchmark,
@@ -23,6 +22,7 @@ from toolformer_core.benchmarks.word_problems import (
     one_step_problems,
     parse_word_problem,
 )
+from toolformer_core.readers import one_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from toolformer_core.benchmarks.base import BenchmarkItem
 from toolformer_core.benchmarks.items import ParsedRow, text_in
 from toolformer_core.benchmarks.rows import Fields, RawRow
 from toolformer_core.errors import ConfigError
-from toolformer_core.one_step import WordProblem, sums, word_problems
+from toolformer_core.readers.one_step import WordProblem, sums, word_problems
 from toolformer_core.records import digest
 from toolformer_core.tools.base import NUMBER_PATTERN
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from toolformer_core import one_step
 from toolformer_core.errors import ConfigError
 from toolformer_core.fingerprint import fingerprint
+from toolformer_core.readers import one_step
 from toolformer_core.readers.rows import Row, row_from_fields
 
 REASONING_GYM_SCHEME = "reasoning-gym:"

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 from jsonpointer import EndOfList, JsonPointer, JsonPointerException
 
-from toolformer_core.config_tools import HttpTool, OpenApiTool
+from toolformer_core.config.tools import HttpTool, OpenApiTool
 from toolformer_core.errors import ConfigError, ToolError, ToolInputRejected
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.tools.arguments import Arguments, ArgumentSchema

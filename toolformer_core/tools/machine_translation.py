@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from importlib import metadata
 
-from toolformer_core.config_tools import MTConfig
+from toolformer_core.config.tools import MTConfig
 from toolformer_core.errors import ConfigError, ToolError, ToolInputRejected
 from toolformer_core.notation import unquote
 from toolformer_core.tools.base import TEXT_PARAMETER, CallContext, load_prompt

@@ -19,7 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from functools import cache
 from typing import TYPE_CHECKING
 
-from toolformer_core.config_tools import McpTool
+from toolformer_core.config.tools import McpTool
 from toolformer_core.errors import ConfigError, ToolError, ToolInputRejected, TransientToolError
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.tools.arguments import Arguments

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from toolformer_core.config_tools import OcrConfig
+from toolformer_core.config.tools import OcrConfig
 from toolformer_core.errors import ConfigError, ToolInputRejected
 from toolformer_core.notation import unquote
 from toolformer_core.tools.base import CallContext, load_prompt

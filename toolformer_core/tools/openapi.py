@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from toolformer_core.config_tools import OpenApiTool
+from toolformer_core.config.tools import OpenApiTool
 from toolformer_core.errors import ConfigError, ToolError, TransientToolError
 from toolformer_core.tools.base import Tool
 from toolformer_core.tools.http_guard import GuardedClient, check_url, has_same_origin

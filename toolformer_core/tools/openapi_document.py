@@ -13,7 +13,7 @@ from jsonpointer import JsonPointerException, resolve_pointer
 from pydantic import BaseModel, Field, ValidationError
 
 from toolformer_core.errors import ConfigError
-from toolformer_core.overrides import parse_yaml
+from toolformer_core.yaml_text import parse_yaml
 
 MAX_REFERENCE_DEPTH = 6
 MAX_SCHEMA_NODES = 200

@@ -16,7 +16,7 @@ from typing import Any, cast, get_type_hints
 
 import pydantic
 
-from toolformer_core.config_tools import PythonTool
+from toolformer_core.config.tools import PythonTool
 from toolformer_core.errors import ConfigError, ToolError, ToolInputRejected
 from toolformer_core.fingerprint import fingerprint
 from toolformer_core.tools.base import CallContext

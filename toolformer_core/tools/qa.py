@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toolformer_core.config_tools import QAConfig
+from toolformer_core.config.tools import QAConfig
 from toolformer_core.errors import (
     ToolError,
     ToolInputRejected,
@@ -31,7 +31,7 @@ from toolformer_core.tools.search_index import SearchIndex, words_of
 from toolformer_core.tools.wiki_search import SearchRules, cut_at_word
 
 if TYPE_CHECKING:  # few runs need the client's package
-    from toolformer_core.completions import CompletionsClient
+    from toolformer_core.served_lm.completions import CompletionsClient
 
 CHECKED_CHARS = 60
 MAX_QUESTION_CHARS = 300

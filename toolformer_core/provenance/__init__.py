@@ -1,0 +1,1 @@
+"""Where a decision comes from: a call explained, traced to its texts, stated in the model card."""

@@ -1,0 +1,1 @@
+"""OpenAI's API over a model that runs its tools, many texts decoded together."""

@@ -1,0 +1,1 @@
+"""A model of transformers behind the protocol of lm.py: reading, sampling, losses."""
