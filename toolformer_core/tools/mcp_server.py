@@ -244,11 +244,11 @@ class _Server:
             return on_stdio(session.connection, command, env, config.max_response_bytes)
         url = check_url(config.url, "tools.own url")
         port = url.port or {"http": 80, "https": 443}[url.scheme]
-        public_addresses(url.host, port, allow_private=config.allow_private)
+        addresses = public_addresses(url.host, port, allow_private=config.allow_private)
         headers = {name: fill(text, secrets) for name, text in config.headers.items()}
         # Calls have a time-out of their own; this one frees the connection of one that has ended.
         read_seconds = self._timeout_seconds + START_SECONDS
-        return on_http(config.url, headers, config.max_response_bytes, read_seconds)
+        return on_http(config.url, addresses, headers, config.max_response_bytes, read_seconds)
 
     def call(self, tool: str, arguments: Arguments) -> str:
         """The answer of a tool; raises as `_McpTool.call`.

@@ -160,11 +160,16 @@ async def _stop(process: Process, connection: Connection) -> None:
 
 @asynccontextmanager
 async def on_http(
-    url: str, headers: dict[str, str], max_bytes: int, read_seconds: float
+    url: str,
+    addresses: Sequence[str],
+    headers: dict[str, str],
+    max_bytes: int,
+    read_seconds: float,
 ) -> "AsyncIterator[TransportStreams]":
-    """A server on streamable HTTP; mcp's client follows no redirect to another one.
+    """A server on streamable HTTP, at one of the addresses that http_guard has let pass.
 
-    As in http_guard, neither proxies nor credentials come from the environment.
+    mcp's client follows no redirect to another server. As in http_guard, neither proxies nor
+    credentials come from the environment.
     """
     from mcp.client.streamable_http import streamable_http_client
 
@@ -172,13 +177,51 @@ async def on_http(
         httpx2.AsyncClient(
             headers=headers | {"accept-encoding": "identity"},
             timeout=httpx2.Timeout(_CONNECT_SECONDS, read=read_seconds),
-            verify=httpx2.create_ssl_context(),
+            transport=Pinned(
+                httpx2.AsyncHTTPTransport(verify=httpx2.create_ssl_context(), trust_env=False),
+                addresses,
+            ),
             trust_env=False,
             event_hooks={"response": [partial(_vet, max_bytes)]},
         ) as client,
         streamable_http_client(url, http_client=client, max_sse_event_size=max_bytes) as streams,
     ):
         yield streams
+
+
+class Pinned(httpx2.AsyncBaseTransport):
+    """Sends to given addresses, whatever the name in a request leads to by now.
+
+    The name is still what the server is asked for (Host), and what its certificate must bear.
+    """
+
+    def __init__(self, transport: httpx2.AsyncBaseTransport, addresses: Sequence[str]) -> None:
+        self._transport = transport
+        self._addresses = addresses
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The response of the first address that takes a connection.
+
+        Raises: ConnectError if none does.
+        """
+        refused: httpx2.ConnectError | None = None
+        for address in self._addresses:
+            pinned = httpx2.Request(
+                request.method,
+                request.url.copy_with(host=address),
+                headers=request.headers,
+                stream=request.stream,
+                extensions={**request.extensions, "sni_hostname": request.url.host},
+            )
+            try:
+                return await self._transport.handle_async_request(pinned)
+            except httpx2.ConnectError as error:
+                refused = error
+        raise refused or httpx2.ConnectError(f"{request.url.host} has no address")
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
 
 
 async def _vet(max_bytes: int, response: httpx2.Response) -> None:

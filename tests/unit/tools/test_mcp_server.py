@@ -1,7 +1,9 @@
 """Tools of real MCP servers, on stdio and on streamable HTTP."""
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -9,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
+import httpx2
 import psutil
 import pytest
 
@@ -17,6 +20,7 @@ from toolformer_core.errors import ConfigError, ToolError, ToolInputRejected, Tr
 from toolformer_core.tools import mcp_server
 from toolformer_core.tools.base import NO_DOCUMENT
 from toolformer_core.tools.mcp_server import mcp_tools, valid_name
+from toolformer_core.tools.mcp_transport import Pinned
 
 EXAMPLE = (sys.executable, "-m", "tests.support.mcp_example")
 MAX_BYTES = 20_000
@@ -390,6 +394,58 @@ def test_url_that_refuses_is_refused():
 def test_url_that_is_private_is_refused(host):
     with pytest.raises(ConfigError, match="not public"):
         tools_of(url=f"http://{host}:9/mcp")
+
+
+def test_url_whose_name_leads_elsewhere_by_now_is_not_followed(http_url, monkeypatch):
+    """The name is looked up once, by the guard: a second answer may be an address within."""
+    looked_up = []
+    system = socket.getaddrinfo
+
+    def rebinding(host, port, *given, **options):
+        if host != "localhost":
+            return system(host, port, *given, **options)
+        looked_up.append(host)
+        return system("127.0.0.1" if len(looked_up) == 1 else "127.0.0.9", port, *given, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    url = http_url.replace("127.0.0.1", "localhost")
+    tools = tools_of(url=url, allow_private=True)
+    assert [call(tools, "add", f"{n}, 2") for n in range(3)] == ["2", "3", "4"]
+    assert looked_up == ["localhost"]
+
+
+def test_pinned_request_keeps_the_name_for_the_server_and_its_certificate():
+    seen = []
+
+    def answer(request):
+        if request.url.host == "10.0.0.1":
+            raise httpx2.ConnectError("refused")
+        seen.append(request)
+        return httpx2.Response(200)
+
+    async def get():
+        pinned = Pinned(httpx2.MockTransport(answer), ["10.0.0.1", "2001:db8::1"])
+        async with httpx2.AsyncClient(transport=pinned) as client:
+            return await client.get("https://tools.example.org:8443/mcp?a=1")
+
+    assert asyncio.run(get()).status_code == 200
+    [request] = seen
+    assert str(request.url) == "https://[2001:db8::1]:8443/mcp?a=1"
+    assert request.headers["host"] == "tools.example.org:8443"
+    assert request.extensions["sni_hostname"] == "tools.example.org"
+
+
+def test_pinned_request_that_no_address_takes_is_refused():
+    def refuse(request):
+        raise httpx2.ConnectError("refused")
+
+    async def get():
+        pinned = Pinned(httpx2.MockTransport(refuse), ["10.0.0.1", "10.0.0.2"])
+        async with httpx2.AsyncClient(transport=pinned) as client:
+            await client.get("http://tools.example.org/mcp")
+
+    with pytest.raises(httpx2.ConnectError, match="refused"):
+        asyncio.run(get())
 
 
 _OURS = """
