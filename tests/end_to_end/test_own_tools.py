@@ -1,4 +1,4 @@
-"""The README's example of tools of one's own, each kind called on the command line.
+"""The example of TOOLS.md of tools of one's own, each kind called on the command line.
 
 Addresses, module and server of the example are replaced by ones that are here.
 """
@@ -17,7 +17,7 @@ from tests.support.http_tools import Reply, answering, as_json
 from tests.unit.tools.test_mcp_server import serving
 from toolformer_core.errors import ConfigError
 
-README = Path(__file__).parents[2] / "README.md"
+TOOLS = Path(__file__).parents[2] / "toolformer_core" / "tools" / "TOOLS.md"
 DOCUMENT = {
     "openapi": "3.1.0",
     "info": {"title": "Tides", "version": "1"},
@@ -48,8 +48,8 @@ def service(request):
 
 
 def example():
-    """The settings in the README."""
-    [block] = re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    """The settings in TOOLS.md."""
+    [block] = re.findall(r"```yaml\n(.*?)```", TOOLS.read_text(encoding="utf-8"), re.DOTALL)
     return yaml.safe_load(block)
 
 

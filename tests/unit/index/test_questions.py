@@ -1,4 +1,4 @@
-"""The questions in the README, on an index of stories whose answers are counted by hand."""
+"""The questions in QUERIES.md, on an index of stories whose answers are counted by hand."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from tasks.index import build, query
 from tests.support.builders import CallStory, document, pipeline_config, write_annotation
 from toolformer_core.records import DropReason, Outcome
 
-README = Path(__file__).parents[2] / "README.md"
+QUERIES = Path(__file__).parents[3] / "tasks" / "index" / "QUERIES.md"
 CONFIG = pipeline_config(
     "tools.enabled=[Calculator, Calendar]",
     "filter.filtering_threshold=1.0",
@@ -20,7 +20,7 @@ CONFIG = pipeline_config(
 
 def questions() -> dict[str, str]:
     """Question to SQL."""
-    (block,) = re.findall(r"```sql\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = re.findall(r"```sql\n(.*?)```", QUERIES.read_text(encoding="utf-8"), re.DOTALL)
     found = re.findall(r"-- (.*?)\n([^-].*?;)\n", block, re.DOTALL)
     return dict(found)
 
