@@ -3,7 +3,7 @@
 import datetime
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +12,7 @@ from prefect.blocks.system import Secret
 from tasks.loaded_models import LOADING, get_model
 from toolformer_core.calling.caller import Caller, ToolCaller
 from toolformer_core.calling.cassette import RecordedTool, ReplayCaller, read_descriptions
-from toolformer_core.config.base import ModelConfig, Settings
+from toolformer_core.config.base import ModelConfig
 from toolformer_core.config.pipeline import ExecuteConfig, ToolExecuteConfig
 from toolformer_core.config.runtime import Runtime
 from toolformer_core.config.tools import ToolsConfig
@@ -26,24 +26,21 @@ from toolformer_core.tools.secret_values import environment_lookup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolRef(Reference):
-    """A tool by name; `digest` covers its version, its prompt and its data."""
+    """A tool by name; `digest` covers its version, its prompt and its data.
+
+    The rest says how it is built: the settings, where its search index lies, and what it runs on.
+    """
 
     name: str
     digest: str
-    source: str  # ToolSource as JSON
+    config: ToolsConfig = field(repr=False, compare=False)
+    index_folder: Path | None = field(compare=False)
+    runtime: Runtime
 
     @property
     def identity(self) -> str:
         """Not how it is built."""
         return self.digest
-
-
-class ToolSource(Settings):
-    """What a tool is built from, or where the cassette lies that replaces it."""
-
-    config: ToolsConfig
-    index_folder: Path | None
-    runtime: Runtime
 
 
 def get_tool(ref: ToolRef, *, at_inference: bool = False, timeout_seconds: float = 10.0) -> Tool:
@@ -54,11 +51,16 @@ def get_tool(ref: ToolRef, *, at_inference: bool = False, timeout_seconds: float
 
 @functools.lru_cache(maxsize=64)
 def _tool(ref: ToolRef, at_inference: bool, timeout_seconds: float) -> Tool:
-    source = ToolSource.model_validate_json(ref.source)
-    if source.runtime.replay is not None:
-        return recorded_tool(ref.name, source.runtime.replay)
-    today = datetime.date.today if at_inference else None
-    tool = open_tool(ref.name, source, today=today, timeout_seconds=timeout_seconds)
+    if ref.runtime.replay is not None:
+        return recorded_tool(ref.name, ref.runtime.replay)
+    tool = open_tool(
+        ref.name,
+        ref.config,
+        ref.index_folder,
+        ref.runtime,
+        today=datetime.date.today if at_inference else None,
+        timeout_seconds=timeout_seconds,
+    )
     if tool_digest(tool) != ref.digest:
         raise ConfigError(f"tool {ref.name} changed while the run went on; start the run again")
     return tool
@@ -71,7 +73,9 @@ def tool_digest(tool: Tool) -> str:
 
 def open_tool(
     name: str,
-    source: ToolSource,
+    config: ToolsConfig,
+    index_folder: Path | None,
+    runtime: Runtime,
     *,
     today: Callable[[], datetime.date] | None = None,
     timeout_seconds: float = 10.0,
@@ -80,22 +84,21 @@ def open_tool(
 
     Raises: ConfigError for an unknown name, or a tool that lacks something.
     """
-    runtime = source.runtime
 
-    def load_reader(config: ModelConfig) -> tuple[LanguageModel, str]:
+    def load_reader(reader: ModelConfig) -> tuple[LanguageModel, str]:
         from toolformer_core.transformers_lm.loading import resolve_model
 
-        reference = resolve_model(config, runtime.home, runtime.device)
+        reference = resolve_model(reader, runtime.home, runtime.device)
         return get_model(reference, runtime), reference.digest
 
     services = Services(
-        index_folder=source.index_folder,
+        index_folder=index_folder,
         load_reader=load_reader,
         lookup=look_up_secret,
         timeout_seconds=timeout_seconds,
         today=today,
     )
-    return build_tool(name, source.config, services)
+    return build_tool(name, config, services)
 
 
 def recorded_tool(name: str, cassette: Path) -> RecordedTool:
@@ -133,7 +136,7 @@ def close_callers(root: Path) -> None:
     """End what runs beside this process for the run in a folder."""
     with LOADING:
         for key in list(_CALLERS):
-            if ToolSource.model_validate_json(key[0].source).runtime.root == root:
+            if key[0].runtime.root == root:
                 caller = _CALLERS.pop(key)
                 if isinstance(caller, ToolCaller):
                     caller.close()
@@ -143,15 +146,14 @@ def _new_caller(
     ref: ToolRef, config: ToolExecuteConfig, max_calls: int, at_inference: bool
 ) -> Caller:
     tool = get_tool(ref, at_inference=at_inference, timeout_seconds=config.timeout_seconds)
-    source = ToolSource.model_validate_json(ref.source)
-    if isinstance(tool, RecordedTool) and source.runtime.replay is not None:
-        return ReplayCaller(tool, source.runtime.replay)
+    if isinstance(tool, RecordedTool) and ref.runtime.replay is not None:
+        return ReplayCaller(tool, ref.runtime.replay)
     # One model reads one batch at a time; more would only wait, and time out.
-    reads_here = ref.name == "QA" and source.config.qa.url is None
+    reads_here = ref.name == "QA" and ref.config.qa.url is None
     return ToolCaller(
         tool,
         config,
-        build=isolated_build(ref.name, source.config),
+        build=isolated_build(ref.name, ref.config),
         max_calls=1 if reads_here else max_calls,
         remembers=not at_inference,  # tomorrow is another day
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.loaded_tools import ToolRef, ToolSource, open_tool, recorded_tool, tool_digest
+from tasks.loaded_tools import ToolRef, open_tool, recorded_tool, tool_digest
 from tasks.running.locks import LOCKS, file_lock
 from tasks.running.policies import effect_task
 from toolformer_core.config.base import ModelConfig
@@ -48,10 +48,11 @@ def tool_ref(name: str, config: ToolsConfig, runtime: Runtime) -> ToolRef:
     if name == "QA":  # a worker of another kind would take another dtype, and so read otherwise
         reader = settled(config.qa.reader, runtime.device)
         config = config.model_copy(update={"qa": config.qa.model_copy(update={"reader": reader})})
-    source = ToolSource(config=config, index_folder=index, runtime=runtime)
     replayed = runtime.replay
-    tool = recorded_tool(name, replayed) if replayed else open_tool(name, source)
-    return ToolRef(name=name, digest=tool_digest(tool), source=source.model_dump_json())
+    tool = recorded_tool(name, replayed) if replayed else open_tool(name, config, index, runtime)
+    return ToolRef(
+        name=name, digest=tool_digest(tool), config=config, index_folder=index, runtime=runtime
+    )
 
 
 def search_index(config: WikiSearchConfig, home: Path) -> Path:
@@ -97,4 +98,4 @@ def check_tools(config: ToolsConfig, runtime: Runtime) -> None:
         index_folder(config.wiki_search, runtime.home)
     for name in config.enabled:
         if name not in SEARCHING_TOOLS:
-            open_tool(name, ToolSource(config=config, index_folder=None, runtime=runtime))
+            open_tool(name, config, None, runtime)

@@ -40,6 +40,7 @@ from toolformer_core.config.pipeline import (
     ScoreConfig,
 )
 from toolformer_core.config.runtime import Runtime
+from toolformer_core.config.tools import ToolsConfig
 from toolformer_core.corpus import CorpusShards
 from toolformer_core.errors import ConfigError, DataError, TransientStorageError, TransientToolError
 from toolformer_core.finetune import FinetuneResult
@@ -326,8 +327,14 @@ def model_ref(digest="m", path="/one"):
     return ModelRef(path=path, digest=digest, dtype="float32")
 
 
-def tool_ref(digest="t", source="{}"):
-    return ToolRef(name="Calculator", digest=digest, source=source)
+def tool_ref(digest="t", index_folder=None):
+    return ToolRef(
+        name="Calculator",
+        digest=digest,
+        config=ToolsConfig(),
+        index_folder=index_folder,
+        runtime=Runtime(),
+    )
 
 
 def part(**fields):
@@ -371,7 +378,7 @@ VALUES = {
     ),
     "contestant": (
         contestant(),
-        contestant(model=model_ref(path="/two"), tools=[tool_ref(source="two")]),
+        contestant(model=model_ref(path="/two"), tools=[tool_ref(index_folder=Path("/two"))]),
         [
             contestant(model=model_ref("n")),
             contestant(tools=[]),
@@ -381,7 +388,7 @@ VALUES = {
             contestant(context_tokens=65),
         ],
     ),
-    "tool": (tool_ref(), tool_ref(source="two"), [tool_ref("u")]),
+    "tool": (tool_ref(), tool_ref(index_folder=Path("/two")), [tool_ref("u")]),
     "content_digest": ("c", "c", ["d"]),
     "part": (part(), part(spec="asdiv=/two/asdiv.jsonl"), [part(last=9), part(digest="e")]),
     "answered": SHARDS,

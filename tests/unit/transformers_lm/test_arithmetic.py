@@ -5,7 +5,6 @@ import logging
 import pytest
 import torch
 
-from tasks.loaded_tools import ToolSource
 from tasks.prepare import tool_ref
 from toolformer_core.config.base import ModelConfig
 from toolformer_core.config.runtime import Runtime
@@ -137,4 +136,4 @@ def test_tool_ref_of_qa_names_the_dtype_that_its_reader_took(
         qa=QAConfig(reader=ModelConfig(name_or_path=str(tiny_llama_folder))),
     )
     ref = tool_ref("QA", config, Runtime(root=tmp_path, home=tmp_path))
-    assert ToolSource.model_validate_json(ref.source).config.qa.reader.dtype == taken
+    assert ref.config.qa.reader.dtype == taken
