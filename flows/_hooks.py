@@ -5,6 +5,8 @@ from typing import Any
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 
+# Before duckdb, which else ends a process with lines about what it has leaked.
+import tasks.running.policies  # noqa: F401
 from tasks.tracking.runs import fail_tracking
 from toolformer_core.config.runtime import Runtime
 

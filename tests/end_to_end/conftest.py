@@ -92,7 +92,7 @@ def project(tmp_path_factory, home, annotating_llama_folder):
     corpus.write_text("".join(f"{row}\n" for row in corpus_rows()), encoding="utf-8")
     content = settings_of(corpus, annotating_llama_folder)
     (folder / "settings.yaml").write_text(yaml.safe_dump(content))
-    runtime = Runtime(root=folder / "run", home=home)
+    runtime = Runtime(root=folder / "whole", home=home)
     return Project(folder=folder, config=parse_config(content), runtime=runtime)
 
 

@@ -19,7 +19,7 @@ _OPENED = """
 import sys
 from pathlib import Path
 from tasks.inference import open_tuned_model
-from toolformer_core.config import Runtime
+from toolformer_core.config.runtime import Runtime
 home = Path(sys.argv[2])
 tuned = open_tuned_model(Path(sys.argv[1]), None, {}, Runtime(root=home, home=home))
 print(tuned.lm.model.dtype)

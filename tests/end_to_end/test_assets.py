@@ -55,5 +55,5 @@ def test_assets_are_recorded_with_what_they_were_made_from(finished, prefect_ser
         }
     model = made[names["model"]]["payload"]
     assert model["augmented digest"] == refs["augment"].digest
-    assert made[names["augment"]]["resource"]["prefect.resource.name"] == "C* of run"
+    assert made[names["augment"]]["resource"]["prefect.resource.name"] == "C* of whole"
     assert str(project.folder) not in json.dumps(events)

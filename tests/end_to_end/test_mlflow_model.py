@@ -126,8 +126,11 @@ def test_finished_pipeline_has_registered_its_model(finished):
     version = client.get_model_version(name, number)
     [folder] = (Path(version.source.removeprefix("file://")) / "data").iterdir()
     assert {"README.md", "config.json"} <= {path.name for path in folder.iterdir()}
-    described = project.root / "model" / "toolformer.json"
-    assert (folder / "toolformer.json").read_text() == described.read_text()
+    described, original = (
+        json.loads((place / "toolformer.json").read_text())
+        for place in (folder, project.root / "model")
+    )
+    assert described == original
 
 
 def test_pyfunc_takes_lists_and_frames(pyfunc):

@@ -246,7 +246,10 @@ def test_kubernetes_worker_is_valid(document):
 def test_dockerfile_copies_every_package_and_installs_known_extras():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     dockerfile = (FOLDER / "docker/Dockerfile").read_text()
-    packages = {name.partition(".")[0] for name in project["tool"]["setuptools"]["packages"]}
+    packages = {
+        name.removesuffix("*")
+        for name in project["tool"]["setuptools"]["packages"]["find"]["include"]
+    }
     assert packages == set(re.findall(r"^COPY (\w+) \1$", dockerfile, re.MULTILINE))
     [extras] = re.findall(r'"\.\[(.+)\]"', dockerfile)
     assert set(extras.split(",")) <= set(project["project"]["optional-dependencies"])

@@ -12,7 +12,7 @@ from tests.support import faulty_tool
 from tests.support.scripted_tool import ScriptedTool
 from toolformer_core.calling import caller as calling
 from toolformer_core.calling.caller import ToolCaller, run_call
-from toolformer_core.calling.circuit_breaker import CircuitBreaker
+from toolformer_core.calling.circuit_breaker import COOL_DOWN_SECONDS, CircuitBreaker
 from toolformer_core.config.pipeline import ExecuteConfig
 from toolformer_core.config.tools import PythonTool
 from toolformer_core.errors import ConfigError, ToolError, ToolInputRejected, TransientToolError
@@ -243,12 +243,12 @@ def test_breaker_opens_closes_after_a_while_and_forgets_with_an_answer(monkeypat
     breaker.count(TimeoutError())
     with pytest.raises(TransientToolError):
         breaker.check()
-    now += calling.COOL_DOWN_SECONDS
+    now += COOL_DOWN_SECONDS
     breaker.check()
     breaker.count(TimeoutError())
     with pytest.raises(TransientToolError):
         breaker.check()
-    now += calling.COOL_DOWN_SECONDS
+    now += COOL_DOWN_SECONDS
     breaker.count(None)
     breaker.count(TimeoutError())
     breaker.check()

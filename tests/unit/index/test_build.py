@@ -62,7 +62,7 @@ def one_of_each() -> list[CallStory]:
 
 
 def built(root: Path, stories: list[CallStory], *, config: PipelineConfig = CONFIG) -> Path:
-    path = root / "build.duckdb"
+    path = root / "index.duckdb"
     build.build_index(write_annotation(root / "shards", [document()], stories), config, path)
     return path
 
@@ -99,7 +99,7 @@ def test_funnel_tool_without_calls_is_listed_in_config_order_with_zeros(tmp_path
 def test_funnel_unfinished_run_counts_calls_as_undecided(tmp_path: Path) -> None:
     stages = write_annotation(tmp_path / "shards", [document()], one_of_each())
     unfinished = [stage for stage in stages if stage.stage != "filter"]
-    path = tmp_path / "build.duckdb"
+    path = tmp_path / "index.duckdb"
 
     build.build_index(unfinished, CONFIG, path)
 
@@ -181,7 +181,7 @@ def test_examples_context_counts_characters_not_bytes(tmp_path: Path) -> None:
     before, after = "e\u0301\U0001f34e" * 100 + "X", "Y" + "\u00fc" * 200
     text = document(text=before + after)
     story = CallStory(candidate_id="kept", char_offset=len(before))
-    path = tmp_path / "build.duckdb"
+    path = tmp_path / "index.duckdb"
     build.build_index(write_annotation(tmp_path / "shards", [text], [story]), CONFIG, path)
 
     (row,) = query.examples(path, "kept_examples", "Calculator")
@@ -249,7 +249,7 @@ def test_build_index_every_stage_fills_its_table(tmp_path: Path) -> None:
         write_stage(root, "augment", "all", [augmented_document()]),
         write_stage(root, "evaluate", "all", [evaluated_item(), evaluated_item(item_id="2")]),
     ]
-    path = tmp_path / "build.duckdb"
+    path = tmp_path / "index.duckdb"
 
     build.build_index(stages, CONFIG, path)
 
@@ -261,7 +261,7 @@ def test_build_index_every_stage_fills_its_table(tmp_path: Path) -> None:
 
 
 def test_build_index_no_stage_has_all_views_commented_and_no_calls(tmp_path: Path) -> None:
-    path = tmp_path / "build.duckdb"
+    path = tmp_path / "index.duckdb"
 
     build.build_index([], CONFIG, path)
 
@@ -310,7 +310,7 @@ def test_index_that_another_process_has_open_is_read_and_replaced(
 
 
 def test_build_index_corrupt_index_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "build.duckdb"
+    path = tmp_path / "index.duckdb"
     path.write_bytes(b"not a database")
     path.with_name("build.duckdb.wal").write_bytes(b"stale")
     with pytest.raises(ConfigError, match="built again from the shards"):
@@ -319,7 +319,7 @@ def test_build_index_corrupt_index_is_replaced(tmp_path: Path) -> None:
     built(tmp_path, one_of_each())
 
     assert query.funnel(path)["Calculator"]["calls"] == 14
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["build.duckdb", "shards"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["index.duckdb", "shards"]
 
 
 def test_build_index_lost_shard_leaves_the_old_index(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_build_index_lost_shard_leaves_the_old_index(tmp_path: Path) -> None:
         build.build_index(stages, CONFIG, path)
 
     assert query.funnel(path)["Calculator"]["calls"] == 14
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["build.duckdb", "shards"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["index.duckdb", "shards"]
 
 
 def test_build_index_shard_of_other_length_is_refused(tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_build_index_shard_of_other_length_is_refused(tmp_path: Path) -> None:
     write_annotation(tmp_path / "shards", [document()], one_of_each()[:4])
 
     with pytest.raises(ShardIntegrityError, match="hold 4 rows, expected 14"):
-        build.build_index(stages, CONFIG, tmp_path / "build.duckdb")
+        build.build_index(stages, CONFIG, tmp_path / "index.duckdb")
 
 
 def in_groups(root: Path, stories: list[CallStory], num_groups: int) -> list[StageRef]:
@@ -381,12 +381,12 @@ def test_build_index_result_without_its_call_is_refused(tmp_path: Path) -> None:
     mixed = [*stages[:2], *others[2:]]
 
     with pytest.raises(ShardIntegrityError, match="execute hold 0 rows, expected 1"):
-        build.build_index(mixed, CONFIG, tmp_path / "build.duckdb")
+        build.build_index(mixed, CONFIG, tmp_path / "index.duckdb")
 
 
 def test_stage_views_have_the_records_fields_and_rows(tmp_path: Path) -> None:
     stages = write_annotation(tmp_path / "shards", [document()], one_of_each())
-    path = tmp_path / "build.duckdb"
+    path = tmp_path / "index.duckdb"
     build.build_index(stages, CONFIG, path)
 
     for ref in stages[1:]:
@@ -453,4 +453,4 @@ def test_query_wrong_or_writing_is_refused_in_one_line(tmp_path: Path, sql: str)
 
 def test_query_missing_index_names_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="toolformer annotate"):
-        query.query(tmp_path / "build.duckdb", "SELECT 1")
+        query.query(tmp_path / "index.duckdb", "SELECT 1")

@@ -21,7 +21,7 @@ CONFIG = pipeline_config("tools.enabled=[Calculator, Calendar]")
 
 
 def built(root: Path, stories: list[CallStory], *, config: PipelineConfig = CONFIG) -> Path:
-    path = root / "build.duckdb"
+    path = root / "index.duckdb"
     build.build_index(write_annotation(root / "shards", [document()], stories), config, path)
     return path
 
@@ -94,7 +94,7 @@ def test_diagnose_no_position_finds_why(tmp_path: Path, counts: dict[str, int], 
         "sample.sampling_threshold={Calendar: 0.25, default: 0.05}",
         "sample.prune_below=0.5",
     )
-    path = tmp_path / "build.duckdb"
+    path = tmp_path / "index.duckdb"
 
     build.build_index([write_stage(tmp_path, "sample", "Calendar", [], counts)], config, path)
 

@@ -62,7 +62,7 @@ STORIES = [
 def built(
     root: Path, stories: list[CallStory], *, config: PipelineConfig = CONFIG, **fields: str
 ) -> Path:
-    path = root / "build.duckdb"
+    path = root / "index.duckdb"
     stages = write_annotation(root / "shards", [document(**fields)], stories)
     quarantine = [quarantined_row(row_number=number) for number in (9, 4)]
     stages.append(write_stage(root / "shards", "quarantine", "all", quarantine, {"rows": 3}))
@@ -169,7 +169,7 @@ def test_render_page_same_index_gives_the_same_page_in_another_process(
 
 
 def test_render_page_empty_index_says_so_without_figures(tmp_path: Path) -> None:
-    path = tmp_path / "build.duckdb"
+    path = tmp_path / "index.duckdb"
     build.build_index([], CONFIG, path)
 
     text = page.render_page(path, CONFIG, [], {})
@@ -250,7 +250,7 @@ def test_render_page_facts_show_per_tool_settings(tmp_path: Path) -> None:
 
 def test_render_page_missing_index_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no index"):
-        rendered(tmp_path / "build.duckdb")
+        rendered(tmp_path / "index.duckdb")
 
 
 def test_figures_names_tell_kind_and_tool(usual_index: Path) -> None:

@@ -16,7 +16,7 @@ from tasks.running.locks import FileLocks
 HOLD = """
 import sys
 from pathlib import Path
-from tasks.locks import FileLocks
+from tasks.running.locks import FileLocks
 locks = FileLocks(Path(sys.argv[1]))
 assert locks.acquire_lock("key", "child")
 print("held", flush=True)
