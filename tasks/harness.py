@@ -48,23 +48,23 @@ class ToolformerLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         self,
         pretrained: str,
         tools: Sequence[str] | None = None,
-        call_top_k: int | None = None,
-        call_threshold: float | None = None,
         disable_calls: bool = False,
         context_tokens: int | None = None,
         home: str = ".toolformer",
         device: str = "cpu",
         batch_size: int | str | None = None,  # the harness's; ours is the runtime's token budget
+        **decoding: float | None,
     ) -> None:
         """`context_tokens` is the window of loglikelihoods; none: all that the model takes.
+
+        `decoding` are fields of DecodeConfig, such as call_top_k.
 
         Raises: ConfigError for a folder, a tool, a device or a setting that will not do.
         """
         super().__init__()
-        given = {"call_top_k": call_top_k, "call_threshold": call_threshold}
         runtime = Runtime(root=Path(home, "harness"), home=Path(home), device=device)
         offered = () if disable_calls else tools
-        self._tuned = open_tuned_model(Path(pretrained), offered, given, runtime)
+        self._tuned = open_tuned_model(Path(pretrained), offered, decoding, runtime)
         self._lm = self._tuned.lm
         self._window = min(context_tokens or self._lm.context_tokens, self._lm.context_tokens)
         self._counts: Counter[str] = Counter()

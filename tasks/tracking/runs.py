@@ -15,7 +15,6 @@ from uuid import uuid4
 
 from prefect.runtime import flow_run
 
-from tasks.index.query import funnel, query
 from tasks.output.manifests import git_commit
 from tasks.output.record import PICTURES
 from tasks.running.policies import effect_task
@@ -102,6 +101,8 @@ def track_stage(tracking: str, stage: str, manifests: Sequence[Path], runtime: R
 @effect_task
 def track_losses(tracking: str, index: Path, config: PipelineConfig, runtime: Runtime) -> None:
     """On the parent run: the funnel, tau_f, k and the loss quantiles of every tool."""
+    from tasks.index.query import funnel, query
+
     metrics: dict[str, float] = {}
     for tool, counts in funnel(index).items():
         numbers = {name: n for name, n in counts.items() if not isinstance(n, dict)}

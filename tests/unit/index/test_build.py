@@ -312,7 +312,7 @@ def test_index_that_another_process_has_open_is_read_and_replaced(
 def test_build_index_corrupt_index_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "index.duckdb"
     path.write_bytes(b"not a database")
-    path.with_name("build.duckdb.wal").write_bytes(b"stale")
+    path.with_name("index.duckdb.wal").write_bytes(b"stale")
     with pytest.raises(ConfigError, match="built again from the shards"):
         query.funnel(path)
 
