@@ -53,4 +53,4 @@ def test_documents_show_commands_of_all_kinds():
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_of_a_document_is_python(document):
     for snippet in snippets(document):
-        ast.parse(snippet)
+        assert ast.parse(snippet).body
