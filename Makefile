@@ -51,7 +51,8 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(IN_PROCESSES) tests/unit tests/property tests/contract
+	$(BIN)/python -m pytest $(IN_PROCESSES) -m "not gpu and not network and not services and not slow" \
+	tests/unit tests/property tests/contract
 
 e2e: setup
 	$(BIN)/python -m pytest $(IN_PROCESSES) tests/end_to_end

@@ -202,6 +202,7 @@ def test_annotator_any_order_and_sharding_equals_the_reference(lm, reference, se
 
 
 @pytest.mark.timeout(900)  # one float64 pass per token: minutes on a busy machine
+@pytest.mark.slow
 def test_annotator_smollm2_equals_the_reference(smollm2_folder):
     lm = load(smollm2_folder)
     texts = (

@@ -94,6 +94,7 @@ def converted(gguf_home):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_gguf_conversion_keeps_weights_and_logits(converted):
     """The folder holds the de-quantised float32 weights, each rounded to bfloat16 once."""
     path = Path(resolve_package_path(SMOLLM2))
